@@ -1,0 +1,57 @@
+# The two commands of the README are `make demo` and `make test`; each does all its own set-up.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test venv check test-long test-oldest bench trace sbom lock clean test-tools
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## scanners, box and PACS on this machine, installed into .venv alone
+	$(VENV)/bin/scanside demo $(ARGS)
+
+test: venv test-tools ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
+	$(PYTEST) $(ARGS)
+
+venv: $(VENV)/.dev ## the environment alone, with what tests and checks need
+
+check: venv ## lint, types, floors
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(PYTEST) -q tests/test_floors.py
+
+test-long: venv test-tools ## full size; writes its result and date into docs/testing.md
+	$(PY) tools/test_long.py $(ARGS)
+
+test-oldest: test-tools ## the tests with the oldest versions allowed (JetPack 6), on Python 3.10 where there is one
+	tools/venv .venv-oldest oldest "$$(tools/find-python 3.10 || command -v $(PYTHON))"
+	.venv-oldest/bin/python -m pytest $(ARGS)
+
+bench: venv test-tools ## the figures of the README, with peers in the same run
+	$(PY) tools/bench.py $(ARGS)
+
+trace: venv ## requirement x test
+	$(PY) tools/trace.py $(ARGS)
+
+sbom: venv ## CycloneDX list of what a box runs, into build/sbom.cdx.json
+	$(PY) tools/sbom.py $(ARGS)
+
+lock: venv ## add what is missing to requirements/; ARGS=--upgrade takes the newest
+	tools/lock $(ARGS)
+
+clean: ## everything made, environments too
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+test-tools:
+	tools/test-tools
+
+$(VENV)/.run: requirements/run.txt pyproject.toml tools/venv
+	tools/venv $(VENV) run $(PYTHON)
+
+$(VENV)/.dev: requirements/dev.txt requirements/run.txt pyproject.toml tools/venv
+	tools/venv $(VENV) dev $(PYTHON)
