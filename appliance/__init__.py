@@ -1,0 +1,3 @@
+"""The box beside the scanner: receives, triages, tells, delivers."""
+
+__version__ = "0.1.0"

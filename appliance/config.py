@@ -1,0 +1,277 @@
+"""One YAML file, and optionally a site overlay, become one frozen ``Config``.
+
+Unknown keys are refused, every error names file, line and key, units stand in the names. There is no hot reload and no
+global: each part is handed its own section.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from appliance.errors import ConfigError
+from appliance.records import DeliveryKind, Outcome, Role, SourceMode
+
+
+def _network(text: str) -> str:
+    ipaddress.ip_network(text, strict=False)
+    return text
+
+
+def _loopback(text: str) -> str:
+    if text not in ("127.0.0.1", "::1", "localhost"):
+        msg = (
+            "the screens have no accounts yet, so they are served to this machine only; "
+            "use 127.0.0.1 and show the page in a browser on the box"
+        )
+        raise ValueError(msg)
+    return text
+
+
+AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Site(Section):
+    """Where the box stands and what it may be used for."""
+
+    name: str = Field(default="Scanside", description="Shown in the top bar of every page")
+    mode: Literal["evaluation", "clinical"] = Field(
+        default="evaluation", description="evaluation: a fixed band, results only to destinations of purpose test"
+    )
+    language: Literal["en", "zh_Hans_CN"] = Field(default="en", description="Language that pages open in")
+
+
+class Tls(Section):
+    """DICOM over TLS with client certificates (PS3.15 B.12)."""
+
+    certificate_path: Path
+    key_path: Path
+    client_ca_path: Path = Field(description="CA that client certificates must be signed by")
+
+
+class Dicom(Section):
+    """The C-STORE and C-ECHO SCP."""
+
+    ae_title: AeTitle = "SCANSIDE"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    unknown_sources: Literal["refuse", "accept"] = Field(
+        default="refuse", description="What to do with an association of no configured source; a refusal is journalled"
+    )
+    max_associations: int = Field(default=200, ge=1, le=1000)
+    max_associations_per_host: int = Field(default=64, ge=1, le=1000)
+    max_object_bytes: int = Field(default=4 * 1024**3, ge=1024)
+    pdu_deadline_s: float = Field(default=30.0, gt=0, description="A whole PDU must arrive within this")
+    network_timeout_s: float = Field(default=60.0, gt=0, description="An idle association is ended after this")
+    tls: Tls | None = None
+
+
+class Source(Section):
+    """A scanner that sends to the box."""
+
+    name: Name
+    ae_title: AeTitle = Field(description="The calling AE title")
+    addresses: tuple[Network, ...] = Field(default=(), description="Addresses or networks it calls from; empty = any")
+    mode: SourceMode = SourceMode.PARALLEL
+    stat: bool = Field(default=False, description="Everything from this source goes first")
+    assume_charset: str = Field(default="", description="Character set of text that declares none, as GB18030")
+
+
+class DicomDestination(Section):
+    """A storage SCP that is owed objects."""
+
+    kind: Literal["dicom"]
+    name: Name
+    purpose: Literal["clinical", "test"] = "clinical"
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = Field(
+        default=None, description="Originals: the source's own AE title when absent; results: the box's"
+    )
+    send: tuple[DeliveryKind, ...] = Field(default=(DeliveryKind.ORIGINAL, DeliveryKind.SR), min_length=1)
+    outcomes: tuple[Outcome, ...] = Field(
+        default=(Outcome.FINDING, Outcome.NOT_ANALYSED), description="Results of which outcomes are sent"
+    )
+    packages: tuple[Name, ...] = Field(default=(), description="Results of which packages are sent; empty = all")
+    timeout_s: float = Field(default=30.0, gt=0)
+
+
+Destination = Annotated[DicomDestination, Field(discriminator="kind")]
+
+
+class PackageChoice(Section):
+    """A package that runs on this box."""
+
+    name: Name
+    role: Role = Role.SILENT
+    operating_points: dict[str, str] = Field(default={}, description="finding id: operating point of the package")
+
+
+class Completeness(Section):
+    """When a series is taken as whole without better evidence."""
+
+    quiet_min_s: float = Field(default=2.0, gt=0)
+    quiet_max_s: float = Field(default=20.0, gt=0)
+
+
+class Triage(Section):
+    """Deadlines from READY and the worker."""
+
+    xray_deadline_s: float = Field(default=30.0, gt=0)
+    ct_deadline_s: float = Field(default=180.0, gt=0)
+    worker_threads: int = Field(default=0, ge=0, description="Threads of one inference; 0 = all cores")
+    spawn_worker: bool = Field(default=True, description="False where systemd runs the worker as its own unit")
+
+
+class Disk(Section):
+    """What stays free. At the reserve the box answers 0xA700 and says so loudly; it never deletes what is owed."""
+
+    reserve_bytes: int = Field(default=2 * 1024**3, ge=0)
+    reserve_fraction: float = Field(default=0.05, ge=0, lt=1)
+
+
+class Screen(Section):
+    """The web server of the screens."""
+
+    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    port: Port = 8080
+
+
+class Config(Section):
+    """Everything that a box is told."""
+
+    state_path: Path = Path("/var/lib/scanside")
+    runtime_path: Path | None = Field(default=None, description="Folder of the worker's socket; state_path when absent")
+    site: Site = Site()
+    dicom: Dicom = Dicom()
+    sources: tuple[Source, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    packages: tuple[PackageChoice, ...] = ()
+    completeness: Completeness = Completeness()
+    triage: Triage = Triage()
+    disk: Disk = Disk()
+    screen: Screen = Screen()
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Config:
+        for what, names in (
+            ("source", [s.name for s in self.sources]),
+            ("destination", [d.name for d in self.destinations]),
+            ("package", [p.name for p in self.packages]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    msg = f"two {what}s are named {name!r}; give each its own name"
+                    raise ValueError(msg)
+        inline = [s.name for s in self.sources if s.mode is SourceMode.INLINE]
+        if inline and not any(DeliveryKind.ORIGINAL in d.send for d in self.destinations):
+            msg = f"source {inline[0]!r} is inline, but no destination takes originals; add 'original' to a 'send'"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def socket_path(self) -> Path:
+        """The Unix socket on which the daemon listens for its worker."""
+        return (self.runtime_path or self.state_path) / "worker.sock"
+
+
+class _LineLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice; YAML itself lets the second win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _lines(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> dict[tuple[str | int, ...], int]:
+    """Line of every key and item below a YAML node, by its path."""
+    found: dict[tuple[str | int, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            found[here] = key.start_mark.line + 1
+            found.update(_lines(value, here))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            here = (*path, index)
+            found[here] = item.start_mark.line + 1
+            found.update(_lines(item, here))
+    return found
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.load(text, Loader=_LineLoader)  # noqa: S506 - a SafeLoader
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}; name an existing file with --config"
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path}: is not YAML: {error}"
+        raise ConfigError(msg) from error
+    if not isinstance(data, dict):
+        msg = f"{path}: line 1: expected 'key: value' lines; start from config/appliance.yaml"
+        raise ConfigError(msg)
+    return data, _lines(node)
+
+
+def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay wins; mappings merge key by key, lists are replaced whole."""
+    out = dict(base)
+    for key, value in overlay.items():
+        mine = out.get(key)
+        out[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return out
+
+
+def load_config(path: Path, overlay: Path | None = None) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: The YAML file, as ``config/appliance.yaml``.
+        overlay: A second file whose keys win; lists are replaced whole.
+
+    Raises:
+        ConfigError: Naming each fault with file, line and key.
+    """
+    data, lines = _read(path)
+    where = dict.fromkeys(lines, path)
+    if overlay is not None:
+        site, site_lines = _read(overlay)
+        data = _merged(data, site)
+        lines |= site_lines
+        where |= dict.fromkeys(site_lines, overlay)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            # Pydantic puts a union's tag into the path; it stands in no file.
+            loc = tuple(part for part in fault["loc"] if part != "dicom" or fault["loc"][0] == "dicom")
+            known = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in lines), ())
+            key = ".".join(str(part) for part in loc) or "the file"
+            hint = "; remove it or see config/appliance.yaml" if fault["type"] == "extra_forbidden" else ""
+            place = f"{where.get(known, path)}: line {lines.get(known, 1)}"
+            faults.append(f"{place}: {key}: {fault['msg'].removeprefix('Value error, ')}{hint}")
+        raise ConfigError("\n".join(faults)) from error

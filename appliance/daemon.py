@@ -1,0 +1,269 @@
+"""The composition root: builds every part from one ``Config``, starts them in order, stops them in reverse."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from appliance import __version__
+from appliance.clock import Clock, SystemClock
+from appliance.config import Config
+from appliance.deliver.build import ReportStage
+from appliance.deliver.stage import DeliverStage
+from appliance.dicom.headers import read_header
+from appliance.errors import ConfigError, StoreError
+from appliance.health.checks import ClockJumpCheck, DiskCheck, StagesCheck
+from appliance.health.stage import Check, HealthStage
+from appliance.health.systemd import notify
+from appliance.intake.contract import ScpSettings, TlsSettings
+from appliance.intake.peers import Peers, SourceSettings
+from appliance.intake.receipt import spool_reader
+from appliance.intake.record import StoreSink
+from appliance.intake.scp import StorageScp
+from appliance.intake.stage import CompletenessStage
+from appliance.records import Role
+from appliance.report.request import ReportPackage
+from appliance.screen.app import screen_app
+from appliance.screen.packages import package_text
+from appliance.stage import Beat, Stage, run_stage
+from appliance.store import Store
+from appliance.store.facts import DaemonStarted, DaemonStopped
+from appliance.store.rebuild import rebuild, recover
+from appliance.triage.packages import load_packages
+from appliance.triage.protocol import Load
+from appliance.triage.stage import Bench, PrefetchStage, RoutingStage, RunStage
+from appliance.triage.worker_client import WorkerLink
+from appliance.web.server import WebServer
+
+log = logging.getLogger(__name__)
+#: Associations may finish this long after SIGTERM; systemd's TimeoutStopSec is longer (T49).
+_DRAIN_S = 10.0
+_JOIN_S = 5.0
+
+
+def _locked(state_path: Path) -> IO[bytes]:
+    """Hold the state folder: two daemons on one store would each believe that they are the box.
+
+    Raises:
+        ConfigError: Another daemon holds it, or it cannot be written.
+    """
+    try:
+        state_path.mkdir(parents=True, exist_ok=True)
+        lock = (state_path / "scanside.lock").open("ab")
+    except OSError as error:
+        raise ConfigError(
+            f"state_path: {state_path} cannot be written: {error.strerror}; give the folder to the service's user"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ConfigError(f"state_path: another box runs on {state_path}; stop it, or name another folder") from None
+    return lock
+
+
+class Runner:
+    """One stage on its own thread, with the bell that wakes it."""
+
+    def __init__(self, stage: Stage, clock: Clock) -> None:
+        """Prepare; ``start`` runs it."""
+        self.stage = stage
+        self.beat = Beat(stage, clock)
+        self.bell = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, stop: threading.Event) -> None:
+        """Run the stage until ``stop``."""
+        self.beat.mark()
+        self._thread = threading.Thread(
+            target=run_stage, args=(self.stage, self.beat, stop, self.bell), name=self.stage.name, daemon=True
+        )
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the step that runs. Returns whether it came."""
+        self.bell.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        return True
+
+
+class Daemon:
+    """The box: one store, one receiver, one worker link, stages, screens."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, trusted_folders: Sequence[Path] = ()) -> None:
+        """Build every part; nothing listens before ``start``.
+
+        Args:
+            config: The configuration.
+            clock: A test's clock.
+            trusted_folders: Packages that a test made; no configuration key reaches this.
+
+        Raises:
+            ConfigError: The configuration does not fit this machine or the packages.
+        """
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.packages = load_packages(config, trusted_folders)
+        self._lock = _locked(config.state_path)
+        self.store, recovered = self._open_store()
+        store = self.store
+        self.link = WorkerLink(
+            config.socket_path,
+            store.spool.root,
+            clock=self.clock,
+            packages=[
+                Load(package=name, folder=str(one.package.path), digest=one.package.digest, role=one.role)
+                for name, one in self.packages.items()
+            ],
+            spawn=config.triage.spawn_worker,
+            arguments=["--threads", str(config.triage.worker_threads)],
+            on_event=lambda: self._ring("routing"),
+        )
+        bench = Bench(store=store, config=config, clock=self.clock, link=self.link, packages=self.packages)
+        self.deliverers = [
+            DeliverStage(
+                destination,
+                store.deliveries,
+                store.spool,
+                self.clock,
+                box_ae_title=config.dicom.ae_title,
+                evaluation=config.site.mode == "evaluation",
+            )
+            for destination in config.destinations
+        ]
+        stages: list[Stage] = [
+            CompletenessStage(store, config.completeness, self.clock, wake_triage=lambda: self._ring("routing")),
+            RoutingStage(bench, wake_runner=lambda: self._ring("analysis")),
+            RunStage(bench, wake_delivery=lambda: self._ring("report")),
+            PrefetchStage(bench),
+            ReportStage(
+                store.deliveries,
+                store.spool,
+                {name: ReportPackage.from_manifest(one.package.manifest) for name, one in self.packages.items()},
+                evaluation=config.site.mode == "evaluation",
+                box_version=__version__,
+            ),
+            *self.deliverers,
+        ]
+        self.runners = {stage.name: Runner(stage, self.clock) for stage in stages}
+        beats = [runner.beat for runner in self.runners.values()]
+        checks: list[Check] = [DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats)]
+        self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
+        self.scp = self._receiver()
+        self.texts = {
+            name: package_text(one.package.manifest, live=one.role is Role.LIVE) for name, one in self.packages.items()
+        }
+        screen = screen_app(store, config.site, self.texts, self.clock)
+        self.web = WebServer(screen, config.screen.host, config.screen.port)
+        self.dicom_port = 0
+        self.screen_port = 0
+        self._stop = threading.Event()
+        with store.db.write() as tx:
+            tx.journal(DaemonStarted(version=__version__, mode=config.site.mode, recovered=recovered))
+
+    def _open_store(self) -> tuple[Store, dict[str, int]]:
+        state, reader = self.config.state_path, spool_reader(self.config)
+        why = ""
+        try:
+            store = Store.open(state, self.clock, reserve_bytes=self._reserve(state))
+            why = store.db.quick_check()
+        except StoreError as error:
+            if not (state / "scanside.db").exists():
+                raise ConfigError(f"{error}; give the service a state folder that it may write") from error
+            why = str(error)
+            store = None
+        if store is None or why != "ok":
+            log.error("the database is damaged and set aside; a new one is built from the spool: %s", why)
+            if store is not None:
+                store.close()
+            store = rebuild(state, self.clock, reader, why, reserve_bytes=self._reserve(state))
+        return store, recover(store, reader)
+
+    def _reserve(self, state: Path) -> int:
+        disk = os.statvfs(state)
+        settings = self.config.disk
+        return max(settings.reserve_bytes, int(disk.f_blocks * disk.f_frsize * settings.reserve_fraction))
+
+    def _receiver(self) -> StorageScp:
+        dicom = self.config.dicom
+        settings = ScpSettings(
+            ae_title=dicom.ae_title,
+            host=dicom.host,
+            port=dicom.port,
+            max_associations=dicom.max_associations,
+            max_per_host=dicom.max_associations_per_host,
+            max_object_bytes=dicom.max_object_bytes,
+            pdu_deadline_s=dicom.pdu_deadline_s,
+            network_timeout_s=dicom.network_timeout_s,
+            tls=TlsSettings(**dicom.tls.model_dump()) if dicom.tls else None,
+        )
+        sources = tuple(SourceSettings(**source.model_dump()) for source in self.config.sources)
+        return StorageScp(
+            settings,
+            StoreSink(self.store, self.config, wake=self._ring_intake),
+            Peers(sources=sources, unknown_sources=dicom.unknown_sources),
+            self.store.spool,
+            self.clock,
+            read_header=read_header,
+        )
+
+    def start(self) -> None:
+        """Start everything; receiving comes first.
+
+        Raises:
+            ConfigError: A port or the worker's socket cannot be had.
+        """
+        self.dicom_port = self.scp.start()
+        self.link.start()
+        for runner in self.runners.values():
+            runner.start(self._stop)
+        self.screen_port = self.web.start()
+        log.info("receiving on port %d, screens on port %d", self.dicom_port, self.screen_port)
+        notify("READY=1")
+
+    def run(self) -> None:
+        """Start, wait for SIGTERM or SIGINT, stop. To be called from the main thread."""
+        asked = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: asked.set())
+        self.start()
+        asked.wait()
+        self.stop("asked to stop")
+
+    def stop(self, why: str = "stopped") -> None:
+        """Stop listening, let associations finish, end every stage, close the store. Every wait is bounded."""
+        notify("STOPPING=1")
+        self.scp.stop(_DRAIN_S)
+        self._stop.set()
+        for deliverer in self.deliverers:
+            deliverer.interrupt()
+        self.link.stop()
+        for name, runner in reversed(self.runners.items()):
+            if not runner.join(_JOIN_S):
+                log.warning("stage %s did not end within %g s", name, _JOIN_S)
+        for deliverer in self.deliverers:
+            deliverer.close()
+        self.web.stop()
+        with self.store.db.write() as tx:
+            tx.journal(DaemonStopped(why=why))
+        self.store.close()
+        self._lock.close()
+
+    def _ring(self, name: str) -> None:
+        runner = self.runners.get(name)
+        if runner is not None:
+            runner.bell.set()
+
+    def _ring_intake(self) -> None:
+        self._ring("completeness")
+        for name, runner in self.runners.items():
+            if name.startswith("deliver"):
+                runner.bell.set()

@@ -1,0 +1,334 @@
+"""The facts that the parts of the box hand to one another: frozen, checked, without behaviour.
+
+Words are those of DESIGN §2; fields equal to a DICOM attribute carry its keyword in snake_case. Times are aware
+datetimes (``*_at``) or monotonic seconds (``*_mono``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+Vector = tuple[float, float, float]
+
+
+class Word(str, Enum):
+    """An enum whose members are their text (``enum.StrEnum`` came with Python 3.11; JetPack 6 has 3.10)."""
+
+    def __str__(self) -> str:
+        """The bare value, as it stands in the journal and in JSON."""
+        return str(self.value)
+
+
+class Outcome(Word):
+    """How an analysis, and by the rule in ``triage.verdict`` a study, ended. Never "normal" or "negative"."""
+
+    FINDING = "FINDING"
+    NOTHING_FLAGGED = "NOTHING_FLAGGED"
+    NOT_ANALYSED = "NOT_ANALYSED"
+    #: Of a study only: no live package claims it. Quiet, counted, no object sent.
+    NOT_APPLICABLE = "NOT_APPLICABLE"
+
+
+class Reason(Word):
+    """Why something was not analysed. The order is the order in which a study shows them (DESIGN §2)."""
+
+    OUT_OF_ENVELOPE = "out_of_envelope"
+    QUALITY = "quality"
+    CANNOT_DECODE = "cannot_decode"
+    INCOMPLETE = "incomplete"
+    UNRELIABLE_OUTPUT = "unreliable_output"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    AI_UNAVAILABLE = "ai_unavailable"
+    WITHDRAWN = "withdrawn"
+
+
+class Role(Word):
+    """What a package's analyses may do. Silent and shadow ones make no outcome, alert or delivery."""
+
+    LIVE = "live"
+    SILENT = "silent"
+    SHADOW = "shadow"
+
+
+class SourceMode(Word):
+    """How a scanner uses the box (DESIGN §1.2)."""
+
+    #: The scanner sends to the PACS itself; the box is a second destination and owes it no originals.
+    PARALLEL = "parallel"
+    #: The box is in the path: it forwards every image untouched, retried for ever.
+    INLINE = "inline"
+
+
+class VersionState(Word):
+    """What the box does with one received version of an instance."""
+
+    #: The version that is analysed and shown.
+    CURRENT = "current"
+    #: An earlier version, or one whose difference does not matter to the analysis; kept and forwarded.
+    KEPT = "kept"
+    #: Other pixels than the current version: not analysed, not forwarded until a person chooses.
+    CONFLICT = "conflict"
+    #: Another transfer syntax: the worker is comparing the decoded values; not forwarded yet.
+    COMPARING = "comparing"
+
+
+class AnalysisState(Word):
+    """Where one package's work on its series revisions stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class AlertState(Word):
+    """Where one study's alert stands; later issues add communicated and decided."""
+
+    RAISED = "raised"
+    PRESENTED = "presented"
+    ACKNOWLEDGED = "acknowledged"
+    WITHDRAWN = "withdrawn"
+
+
+class DeliveryState(Word):
+    """Where one object owed to one destination stands. Nothing owed is ever deleted."""
+
+    #: Waiting for something of ours: the object is not built, or a comparison is not finished.
+    HELD = "held"
+    OWED = "owed"
+    SENT = "sent"
+    #: The peer refuses this very object for good; a person must look. Others go on.
+    PARKED = "parked"
+
+
+class DeliveryKind(Word):
+    """What a delivery carries."""
+
+    ORIGINAL = "original"
+    SR = "sr"
+    SEG = "seg"
+    GSPS = "gsps"
+    KO = "ko"
+    SC = "sc"
+
+
+class Severity(Word):
+    """How loudly an issue is shown."""
+
+    WARNING = "warning"
+    #: The box does not do its work, or cannot promise to.
+    FAULT = "fault"
+
+
+class ActorKind(Word):
+    """Who did what a journal row tells."""
+
+    SYSTEM = "system"
+    PERSON = "person"
+    FLEET = "fleet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who acted; stands in every journal row."""
+
+    kind: ActorKind = ActorKind.SYSTEM
+    name: str = ""
+    role: str = ""
+
+
+SYSTEM = Actor()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whose images these are and under which order. Text is decoded; empty where the header has none.
+
+    ``patient_name`` keeps the DICOM form (PS3.5 §6.2.1): component groups alphabetic=ideographic=phonetic.
+    """
+
+    study_instance_uid: str
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    accession_number: str = ""
+    study_id: str = ""
+    requested_procedure_id: str = ""
+    referring_physician_name: str = ""
+
+    @property
+    def patient_key(self) -> tuple[str, str, str, str]:
+        """What must agree between two data sets of one Study Instance UID for them to be one patient's."""
+        return (self.issuer_of_patient_id, self.patient_id, self.patient_name, self.patient_birth_date)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the box reads of one instance before its pixels. Missing attributes are empty, ``None`` or ``()``."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    series_instance_uid: str
+    identity: Identity
+    specific_character_set: str = ""
+    modality: str = ""
+    series_number: int | None = None
+    series_description: str = ""
+    study_description: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    protocol_name: str = ""
+    body_part_examined: str = ""
+    view_position: str = ""
+    patient_age: str = ""
+    patient_orientation: tuple[str, ...] = ()
+    laterality: str = ""
+    manufacturer: str = ""
+    manufacturer_model_name: str = ""
+    station_name: str = ""
+    device_serial_number: str = ""
+    image_type: tuple[str, ...] = ()
+    convolution_kernel: str = ""
+    contrast_bolus_agent: str = ""
+    presentation_intent_type: str = ""
+    burned_in_annotation: str = ""
+    lossy_image_compression: str = ""
+    photometric_interpretation: str = ""
+    instance_number: int | None = None
+    acquisition_number: int | None = None
+    number_of_frames: int | None = None
+    frame_of_reference_uid: str = ""
+    image_position_patient: Vector | None = None
+    image_orientation_patient: tuple[float, float, float, float, float, float] | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    slice_thickness_mm: float | None = None
+    rows: int | None = None
+    columns: int | None = None
+    samples_per_pixel: int | None = None
+    bits_allocated: int | None = None
+    bits_stored: int | None = None
+    pixel_representation: int | None = None
+    #: False for SR, presentation states, RT plans and other objects without pixel data.
+    has_pixels: bool = False
+    #: SHA-256 over everything that gives the pixel bytes their meaning: photometric interpretation, rescale, LUTs,
+    #: bits, rows, columns, position, orientation, spacing. Equal pixels under another digest are other pixels.
+    meaning_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One object that lies on disk for good, about to be recorded and then acknowledged."""
+
+    header: Header
+    #: Path of the Part 10 file, relative to the spool.
+    path: str
+    size: int
+    #: SHA-256 of the data set as it came over the wire (without preamble and file meta information).
+    data_sha256: str
+    association_id: int
+    source: str
+    #: DIMSE priority HIGH of the C-STORE request, or the source's own setting.
+    stat: bool
+    received_mono: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRef:
+    """Where an association comes from, as far as completeness, forwarding and screens must know."""
+
+    name: str
+    mode: SourceMode
+    stat: bool = False
+    assume_charset: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A place in one source image, for a person's eye and for the SR. Never made for a ``triage`` package's screen.
+
+    ``kind`` is ``box`` or ``point``; ``points`` are (column, row) in the source image, 0-based pixel centres.
+    """
+
+    sop_instance_uid: str
+    kind: str
+    points: tuple[tuple[float, float], ...]
+    frame_number: int | None = None
+    finding: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One number with its UCUM unit."""
+
+    name: str
+    value: float
+    unit: str
+    sd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingResult:
+    """What a package says of one of its findings in one analysis; scores of findings that are not flagged too."""
+
+    id: str
+    score: float
+    #: Name of the operating point that was used, and its threshold.
+    operating_point: str
+    threshold: float
+    flagged: bool
+    #: Urgency of the finding as its package declares it: 1 minutes, 2 hours, 3 days (CID 7035).
+    category: int = 3
+    measurements: tuple[Measurement, ...] = ()
+    #: SOP Instance UIDs of the slices that show it best, most telling first.
+    key_instances: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisResult:
+    """What the worker and the verdict say of one analysis (DESIGN §5, analysis row)."""
+
+    outcome: Outcome
+    reason: Reason | None = None
+    #: For a person, beside the reason; no patient data.
+    detail: str = ""
+    findings: tuple[FindingResult, ...] = ()
+    caveats: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    package_digest: str = ""
+    engine_digest: str = ""
+    backend: str = ""
+    precision: str = ""
+    #: Key pictures in the spool, relative paths, in the order of the key instances.
+    pictures: tuple[str, ...] = ()
+    #: Milliseconds per hop, as measured in the worker and the daemon.
+    hops_ms: dict[str, float] = field(default_factory=dict)
+    #: What the head measured besides the findings (slice count, spacing, brain volume, ...), for drift and replay.
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """A result that says NOT_ANALYSED without a reason, or a reason without NOT_ANALYSED, cannot exist."""
+        if (self.outcome is Outcome.NOT_ANALYSED) != (self.reason is not None):
+            msg = f"outcome {self.outcome} with reason {self.reason}"
+            raise ValueError(msg)
+        if self.outcome is Outcome.NOT_APPLICABLE:
+            msg = "NOT_APPLICABLE is an outcome of a study, not of an analysis"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """A coded health fact with since-when; the same on screen, CLI and fleet."""
+
+    code: str
+    subject: str
+    severity: Severity
+    since_at: datetime
+    detail: dict[str, Any] = field(default_factory=dict)
+    study_id: int | None = None

@@ -1,0 +1,295 @@
+"""Series as they become whole: the evidence of completeness, the revisions made of it, and what routing reads."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.errors import NotFoundError
+from appliance.records import Header, Role, Vector
+from appliance.store.database import Database
+from appliance.store.facts import SeriesReady
+from appliance.store.jsonable import load
+
+#: The rule of revisions that were made of the spool after a damaged database.
+REBUILT = "rebuilt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSeries:
+    """A series that holds images which are in no revision yet."""
+
+    id: int
+    sop_class_uid: str
+    source: str
+    #: Whether any association of the same source is open now.
+    peer_is_open: bool
+    #: Monotonic reading at which its last image was received; of an earlier boot: 0.
+    last_mono: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageEvidence:
+    """What completeness reads of one image."""
+
+    version_id: int
+    association_id: int
+    instance_number: int | None
+    position: Vector | None
+    orientation: tuple[float, float, float, float, float, float] | None
+    received_mono: float
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesEvidence:
+    """Everything that the rule of completeness may look at."""
+
+    series_id: int
+    study_id: int
+    source: str
+    sop_class_uid: str
+    modality: str
+    revision: int
+    images: tuple[ImageEvidence, ...]
+    #: How each association that carried images of the series ended: released, aborted, lost; None while open.
+    associations: dict[int, str | None]
+    peer_is_open: bool
+    last_mono: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One READY revision of a series, for routing."""
+
+    id: int
+    series_id: int
+    study_id: int
+    n: int
+    images: int
+    header: Header
+    ready_mono: float
+    last_image_mono: float
+    is_newest: bool
+    routed: bool
+    #: Made of the spool after a damaged database: what follows from it is late and never sounds.
+    is_rebuilt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """A not superseded analysis of a study, for routing: which package already has which revisions."""
+
+    package: str
+    role: Role
+    inputs: dict[str, int]
+
+
+class Revisions:
+    """Reads and acts around completeness."""
+
+    def __init__(self, db: Database) -> None:
+        """Read and write ``db``."""
+        self._db = db
+
+    def open_series(self) -> list[OpenSeries]:
+        """Series that hold images which are in no revision yet: cheap, asked several times a second."""
+        rows = self._db.all(
+            "SELECT s.id, s.sop_class_uid, s.changed_mono, s.boot, t.source, EXISTS (SELECT 1 FROM association a"
+            " WHERE a.source = t.source AND a.how IS NULL) AS busy"
+            " FROM series s JOIN study t ON t.id = s.study_id WHERE s.open = 1 ORDER BY s.id"
+        )
+        return [
+            OpenSeries(
+                id=row["id"],
+                sop_class_uid=row["sop_class_uid"],
+                source=row["source"],
+                peer_is_open=bool(row["busy"]),
+                last_mono=row["changed_mono"] if row["boot"] == self._db.boot else 0.0,
+            )
+            for row in rows
+        ]
+
+    def evidence(self, series: OpenSeries) -> SeriesEvidence:
+        """Everything that the rule of completeness may look at, for one open series."""
+        row = self._db.one("SELECT * FROM series WHERE id = ?", (series.id,))
+        if row is None:
+            msg = f"series {series.id} does not exist"
+            raise NotFoundError(msg)
+        images = self._db.all(
+            "SELECT v.id, v.association_id, v.source, v.instance_number, v.position, v.orientation, v.received_mono,"
+            " rv.version_id IS NULL AS is_new FROM instance i JOIN version v ON v.id = i.version_id"
+            " LEFT JOIN revision r ON r.series_id = i.series_id AND r.n = ?"
+            " LEFT JOIN revision_version rv ON rv.revision_id = r.id AND rv.version_id = v.id"
+            " WHERE i.series_id = ? ORDER BY v.id",
+            (row["revision"], row["id"]),
+        )
+        carried = sorted({image["association_id"] for image in images})
+        marks = ", ".join("?" * len(carried))
+        ends = self._db.all(f"SELECT id, how FROM association WHERE id IN ({marks})", tuple(carried))  # noqa: S608
+        return SeriesEvidence(
+            series_id=row["id"],
+            study_id=row["study_id"],
+            source=series.source,
+            sop_class_uid=row["sop_class_uid"],
+            modality=row["modality"],
+            revision=row["revision"],
+            images=tuple(
+                ImageEvidence(
+                    version_id=image["id"],
+                    association_id=image["association_id"],
+                    instance_number=image["instance_number"],
+                    position=tuple(json.loads(image["position"])) if image["position"] else None,
+                    orientation=tuple(json.loads(image["orientation"])) if image["orientation"] else None,
+                    received_mono=image["received_mono"],
+                    is_new=bool(image["is_new"]),
+                )
+                for image in images
+            ),
+            associations={end["id"]: end["how"] for end in ends},
+            peer_is_open=series.peer_is_open,
+            last_mono=series.last_mono,
+        )
+
+    def gaps_s(self, source: str, limit: int = 500) -> list[float]:
+        """The latest gaps between successive images of one series from a source, of this boot, in seconds."""
+        rows = self._db.all(
+            "SELECT v.received_mono, i.series_id FROM version v JOIN instance i ON i.id = v.instance_id"
+            " WHERE v.source = ? ORDER BY v.id DESC LIMIT ?",
+            (source, limit),
+        )
+        gaps = []
+        for later, earlier in itertools.pairwise(rows):
+            gap = later["received_mono"] - earlier["received_mono"]
+            if later["series_id"] == earlier["series_id"] and gap >= 0:
+                gaps.append(gap)
+        return gaps
+
+    def make_ready(self, evidence: SeriesEvidence, rule: str, facts: dict[str, Any]) -> int | None:
+        """Take a series as whole: a new revision of exactly the images that the evidence names.
+
+        Images that arrived since stay for the next revision.
+
+        Returns:
+            The id of the revision, or None when it would hold nothing new.
+        """
+        if not any(image.is_new for image in evidence.images):
+            with self._db.write() as tx:
+                tx.execute("UPDATE series SET open = 0 WHERE id = ?", (evidence.series_id,))
+            return None
+        with self._db.write() as tx:
+            n = evidence.revision + 1
+            revision_id = tx.insert(
+                "revision",
+                series_id=evidence.series_id,
+                n=n,
+                images=len(evidence.images),
+                evidence=json.dumps({"rule": rule, **facts}, sort_keys=True),
+                ready_at=tx.at,
+                ready_mono=tx.mono,
+                last_image_mono=evidence.last_mono,
+                boot=tx.boot,
+            )
+            for image in evidence.images:
+                tx.execute("INSERT INTO revision_version VALUES (?, ?)", (revision_id, image.version_id))
+            more = tx.one(
+                "SELECT count(*) AS n FROM instance i WHERE i.series_id = ? AND i.version_id NOT IN"
+                " (SELECT version_id FROM revision_version WHERE revision_id = ?)",
+                (evidence.series_id, revision_id),
+            )
+            tx.execute(
+                "UPDATE series SET revision = ?, open = ? WHERE id = ?",
+                (n, int(bool(more and more["n"])), evidence.series_id),
+            )
+            tx.journal(
+                SeriesReady(
+                    series=evidence.series_id,
+                    revision=revision_id,
+                    n=n,
+                    images=len(evidence.images),
+                    rule=rule,
+                    facts=facts,
+                ),
+                study_id=evidence.study_id,
+            )
+            return revision_id
+
+    def studies_to_route(self) -> list[int]:
+        """Ids of studies with revisions that routing has not seen, oldest first."""
+        rows = self._db.all(
+            "SELECT DISTINCT s.study_id FROM revision r JOIN series s ON s.id = r.series_id"
+            " WHERE r.routed = 0 ORDER BY r.id"
+        )
+        return [row["study_id"] for row in rows]
+
+    def of_study(self, study_id: int) -> list[Revision]:
+        """The newest revision of every series of a study, and older ones that were never routed."""
+        return self._select("s.study_id = ? AND (r.n = s.revision OR r.routed = 0)", study_id)
+
+    def _select(self, condition: str, parameter: int) -> list[Revision]:
+        rows = self._db.all(
+            "SELECT r.*, s.study_id, s.revision AS newest, s.header FROM revision r"  # noqa: S608 - literals above
+            f" JOIN series s ON s.id = r.series_id WHERE {condition} ORDER BY r.id",
+            (parameter,),
+        )
+        return [
+            Revision(
+                id=row["id"],
+                series_id=row["series_id"],
+                study_id=row["study_id"],
+                n=row["n"],
+                images=row["images"],
+                header=load(Header, row["header"]),
+                ready_mono=row["ready_mono"],
+                last_image_mono=row["last_image_mono"] if row["boot"] == self._db.boot else 0.0,
+                is_newest=row["n"] == row["newest"],
+                routed=bool(row["routed"]),
+                is_rebuilt=json.loads(row["evidence"])["rule"] == REBUILT,
+            )
+            for row in rows
+        ]
+
+    def header(self, series_id: int) -> Header:
+        """The header of the first image of a series."""
+        row = self._db.one("SELECT header FROM series WHERE id = ?", (series_id,))
+        if row is None:
+            msg = f"series {series_id} does not exist"
+            raise NotFoundError(msg)
+        return load(Header, row["header"])
+
+    def study_of(self, series_id: int) -> int | None:
+        """The study of a series."""
+        row = self._db.one("SELECT study_id FROM series WHERE id = ?", (series_id,))
+        return int(row["study_id"]) if row else None
+
+    def version_path(self, version_id: int) -> str:
+        """Path in the spool of one version."""
+        row = self._db.one("SELECT path FROM version WHERE id = ?", (version_id,))
+        if row is None:
+            msg = f"version {version_id} does not exist"
+            raise NotFoundError(msg)
+        return str(row["path"])
+
+    def get(self, revision_id: int) -> Revision:
+        """One revision by id."""
+        found = self._select("r.id = ?", revision_id)
+        if not found:
+            msg = f"revision {revision_id} does not exist"
+            raise NotFoundError(msg)
+        return found[0]
+
+    def owed(self, study_id: int) -> list[Owed]:
+        """The not superseded analyses of a study."""
+        rows = self._db.all(
+            "SELECT a.id, a.package, a.role, i.role AS input, i.revision_id FROM analysis a"
+            " JOIN analysis_input i ON i.analysis_id = a.id WHERE a.study_id = ? AND a.superseded_by IS NULL",
+            (study_id,),
+        )
+        grouped: dict[int, Owed] = {}
+        for row in rows:
+            have = grouped.get(row["id"])
+            inputs = {**(have.inputs if have else {}), row["input"]: row["revision_id"]}
+            grouped[row["id"]] = Owed(package=row["package"], role=Role(row["role"]), inputs=inputs)
+        return list(grouped.values())

@@ -1,0 +1,516 @@
+"""Images as they arrive: associations, studies, series, instances and their versions."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.errors import ConflictError, NotFoundError
+from appliance.records import (
+    SYSTEM,
+    Actor,
+    DeliveryKind,
+    DeliveryState,
+    Identity,
+    Received,
+    Severity,
+    VersionState,
+    Word,
+)
+from appliance.store.database import Database, Transaction
+from appliance.store.facts import (
+    AssociationClosed,
+    AssociationOpened,
+    IdentityCorrected,
+    InstanceRepeated,
+    InstanceStored,
+    Refused,
+    VersionChosen,
+    VersionCompared,
+    VersionStored,
+)
+from appliance.store.issues import clear_issue, raise_issue
+from appliance.store.jsonable import dump, load
+from appliance.store.settle import reissue_alert
+
+
+class Change(Word):
+    """How a data set differs from the current version under its SOP Instance UID."""
+
+    IDENTITY = "identity"
+    ATTRIBUTES = "attributes"
+    SYNTAX = "syntax"
+    PIXELS = "pixels"
+    #: Another transfer syntax: the worker must compare the decoded values.
+    COMPARING = "comparing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """One destination that a received image is owed to, and the AE title that it is sent under."""
+
+    destination: str
+    calling_ae: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One stored version of an instance."""
+
+    id: int
+    instance_id: int
+    n: int
+    state: VersionState
+    path: str
+    data_sha256: str
+    transfer_syntax_uid: str
+    meaning_digest: str
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Where a recorded image went."""
+
+    study_id: int
+    series_id: int
+    version_id: int
+
+
+class Studies:
+    """Acts on received images; each is one transaction."""
+
+    def __init__(self, db: Database) -> None:
+        """Read and write ``db``."""
+        self._db = db
+
+    # Associations -----------------------------------------------------------------------------------------------
+
+    def open_association(self, *, source: str, calling_ae: str, called_ae: str, address: str) -> int:
+        """Note an accepted association; returns its id."""
+        with self._db.write() as tx:
+            association_id = tx.insert(
+                "association",
+                source=source,
+                calling_ae=calling_ae,
+                called_ae=called_ae,
+                address=address,
+                opened_at=tx.at,
+            )
+            tx.journal(AssociationOpened(association=association_id, source=source))
+            return association_id
+
+    def close_association(self, association_id: int, *, how: str, images: int) -> None:
+        """Note how an association ended: released, aborted or lost. A second call changes nothing."""
+        with self._db.write() as tx:
+            row = tx.one("SELECT source FROM association WHERE id = ? AND how IS NULL", (association_id,))
+            if row is None:
+                return
+            tx.execute(
+                "UPDATE association SET closed_at = ?, how = ?, images = ? WHERE id = ?",
+                (tx.at, how, images, association_id),
+            )
+            tx.journal(AssociationClosed(association=association_id, source=row["source"], how=how, images=images))
+
+    def refused(self, *, association_id: int | None, source: str, status: int, message: str, times: int = 1) -> None:
+        """Note that an association or an object was not taken."""
+        with self._db.write() as tx:
+            tx.journal(
+                Refused(source=source, status=status, message=message, association=association_id, times=times),
+                subject=source,
+            )
+
+    def close_open_associations(self) -> int:
+        """After a start: associations of an earlier run are lost. Returns how many."""
+        rows = self._db.all("SELECT id FROM association WHERE how IS NULL")
+        for row in rows:
+            images = self._db.one("SELECT count(*) AS n FROM version WHERE association_id = ?", (row["id"],))
+            self.close_association(row["id"], how="lost", images=images["n"] if images else 0)
+        return len(rows)
+
+    def files(self) -> dict[str, int]:
+        """Path in the spool: version id, of every version."""
+        return {row["path"]: row["id"] for row in self._db.all("SELECT path, id FROM version")}
+
+    # Images ------------------------------------------------------------------------------------------------------
+
+    def versions(self, sop_instance_uid: str) -> list[Version]:
+        """All versions kept under a SOP Instance UID, oldest first; empty when it is new."""
+        sql = (
+            "SELECT v.* FROM version v JOIN instance i ON i.id = v.instance_id WHERE i.sop_instance_uid = ? ORDER BY n"
+        )
+        return [_version(row) for row in self._db.all(sql, (sop_instance_uid,))]
+
+    def add_new(self, received: Received, originals: tuple[Original, ...]) -> Stored | None:
+        """Record an image whose SOP Instance UID is new, with the deliveries that are owed.
+
+        Returns:
+            None, with nothing changed, when another association has recorded that UID meanwhile.
+        """
+        header = received.header
+        with self._db.write() as tx:
+            if tx.one("SELECT 1 FROM instance WHERE sop_instance_uid = ?", (header.sop_instance_uid,)):
+                return None
+            study_id = _study_for(tx, received)
+            series_id = _series_for(tx, study_id, received)
+            instance_id = tx.insert("instance", sop_instance_uid=header.sop_instance_uid, series_id=series_id)
+            version_id = _insert_version(tx, instance_id, 1, VersionState.CURRENT, received)
+            tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, instance_id))
+            tx.execute(
+                "UPDATE series SET open = 1, changed_at = ?, changed_mono = ?, boot = ? WHERE id = ?",
+                (tx.at, received.received_mono, tx.boot, series_id),
+            )
+            tx.execute(
+                "UPDATE study SET last_at = ?, images = images + 1, stat = max(stat, ?) WHERE id = ?",
+                (tx.at, int(received.stat), study_id),
+            )
+            for original in originals:
+                _owe_original(tx, study_id, version_id, received, original, DeliveryState.OWED)
+            tx.journal(
+                InstanceStored(
+                    association=received.association_id,
+                    source=received.source,
+                    series=series_id,
+                    version=version_id,
+                    size=received.size,
+                    owed=tuple(original.destination for original in originals),
+                ),
+                study_id=study_id,
+            )
+            return Stored(study_id=study_id, series_id=series_id, version_id=version_id)
+
+    def add_repeat(self, association_id: int, version_id: int) -> None:
+        """Note that known bytes came again: success, no new work."""
+        with self._db.write() as tx:
+            row = tx.one(
+                "SELECT s.study_id FROM version v JOIN instance i ON i.id = v.instance_id"
+                " JOIN series s ON s.id = i.series_id WHERE v.id = ?",
+                (version_id,),
+            )
+            tx.journal(
+                InstanceRepeated(association=association_id, version=version_id),
+                study_id=row["study_id"] if row else None,
+            )
+
+    def add_version(
+        self, received: Received, known: list[Version], change: Change, originals: tuple[Original, ...]
+    ) -> Stored | None:
+        """Record another data set under a known SOP Instance UID (issue "From the scanner to the alert" §3).
+
+        Args:
+            received: What came.
+            known: What ``versions`` gave when ``change`` was decided.
+            change: How it differs from the current version.
+            originals: Deliveries owed if it is forwarded at all; a conflict owes none until a person chooses.
+
+        Returns:
+            None, with nothing changed, when a further version was recorded since ``known`` was read.
+        """
+        instance_id = known[0].instance_id
+        with self._db.write() as tx:
+            count = tx.one("SELECT count(*) AS n FROM version WHERE instance_id = ?", (instance_id,))
+            if count is None or count["n"] != len(known):
+                return None
+            row = tx.one(
+                "SELECT s.id, s.study_id FROM instance i JOIN series s ON s.id = i.series_id WHERE i.id = ?",
+                (instance_id,),
+            )
+            if row is None:  # pragma: no cover - foreign keys forbid it
+                return None
+            study_id = row["study_id"]
+            state = {Change.PIXELS: VersionState.CONFLICT, Change.COMPARING: VersionState.COMPARING}.get(
+                change, VersionState.KEPT
+            )
+            version_id = _insert_version(tx, instance_id, len(known) + 1, state, received)
+            tx.journal(
+                VersionStored(
+                    association=received.association_id, version=version_id, n=len(known) + 1, why=str(change)
+                ),
+                study_id=study_id,
+            )
+            if change is Change.PIXELS:
+                _raise_conflict(tx, study_id, version_id, len(known) + 1)
+            else:
+                held = DeliveryState.HELD if change is Change.COMPARING else DeliveryState.OWED
+                for original in originals:
+                    _owe_original(tx, study_id, version_id, received, original, held)
+            if change is Change.COMPARING:
+                raise_issue(tx, "VERSION_COMPARING", f"version {version_id}", Severity.WARNING, study_id=study_id)
+            if change is Change.IDENTITY:
+                _correct_identity(tx, study_id, version_id, received.header.identity)
+            return Stored(study_id=study_id, series_id=row["id"], version_id=version_id)
+
+    def to_compare(self) -> list[tuple[Version, Version]]:
+        """Pairs (current version, version in another transfer syntax) that the worker has still to compare."""
+        rows = self._db.all("SELECT * FROM version WHERE state = ? ORDER BY id", (str(VersionState.COMPARING),))
+        pairs = []
+        for row in rows:
+            sql = "SELECT v.* FROM version v JOIN instance i ON i.version_id = v.id WHERE i.id = ?"
+            current = self._db.one(sql, (row["instance_id"],))
+            if current is not None:
+                pairs.append((_version(current), _version(row)))
+        return pairs
+
+    def compared(self, version_id: int, *, same_pixels: bool) -> None:
+        """Record the worker's comparison: a kept version (forwarded now), an identity correction, or a conflict."""
+        with self._db.write() as tx:
+            row = tx.one(
+                "SELECT v.*, s.study_id AS study_id, c.identity AS current_identity FROM version v"
+                " JOIN instance i ON i.id = v.instance_id JOIN series s ON s.id = i.series_id"
+                " JOIN version c ON c.id = i.version_id WHERE v.id = ? AND v.state = ?",
+                (version_id, str(VersionState.COMPARING)),
+            )
+            if row is None:
+                return
+            state = VersionState.KEPT if same_pixels else VersionState.CONFLICT
+            tx.execute("UPDATE version SET state = ? WHERE id = ?", (str(state), version_id))
+            tx.journal(VersionCompared(version=version_id, same_pixels=same_pixels), study_id=row["study_id"])
+            clear_issue(tx, "VERSION_COMPARING", f"version {version_id}")
+            if not same_pixels:
+                tx.execute("DELETE FROM delivery WHERE version_id = ? AND state = 'held'", (version_id,))
+                _raise_conflict(tx, row["study_id"], version_id, row["n"])
+                return
+            tx.execute("UPDATE delivery SET state = 'owed' WHERE version_id = ? AND state = 'held'", (version_id,))
+            if row["identity"] != row["current_identity"]:
+                _correct_identity(tx, row["study_id"], version_id, load(Identity, row["identity"]))
+
+    def choose(self, version_id: int, originals_of: Any, actor: Actor = SYSTEM) -> None:
+        """A person decides a conflict: this version is analysed and forwarded from now on.
+
+        Args:
+            version_id: The version to take; the current one keeps things as they are and closes the issue.
+            originals_of: ``source name -> tuple[Original, ...]``, what is owed for the chosen version.
+            actor: Who chose.
+
+        Raises:
+            NotFoundError: No such version.
+            ConflictError: The version is still being compared.
+        """
+        with self._db.write() as tx:
+            row = tx.one(
+                "SELECT v.*, i.version_id AS current_id, i.sop_instance_uid, s.id AS series_id, s.study_id,"
+                " s.sop_class_uid FROM version v JOIN instance i ON i.id = v.instance_id"
+                " JOIN series s ON s.id = i.series_id WHERE v.id = ?",
+                (version_id,),
+            )
+            if row is None:
+                msg = f"version {version_id} does not exist; 'scanside study versions STUDY' lists them"
+                raise NotFoundError(msg)
+            if row["state"] == VersionState.COMPARING:
+                msg = f"version {version_id} is still being compared with the current one; try again in a minute"
+                raise ConflictError(msg)
+            rivals = tx.all(
+                "SELECT id FROM version WHERE instance_id = ? AND state = ?",
+                (row["instance_id"], str(VersionState.CONFLICT)),
+            )
+            tx.journal(VersionChosen(version=version_id, n=row["n"]), study_id=row["study_id"], actor=actor)
+            for rival in rivals:
+                clear_issue(tx, "VERSION_CONFLICT", f"version {rival['id']}")
+            if row["current_id"] == version_id:
+                return
+            tx.execute("UPDATE version SET state = 'kept' WHERE id = ?", (row["current_id"],))
+            tx.execute("UPDATE version SET state = 'current' WHERE id = ?", (version_id,))
+            tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, row["instance_id"]))
+            tx.execute(
+                "UPDATE series SET open = 1, changed_at = ?, changed_mono = ?, boot = ? WHERE id = ?",
+                (tx.at, tx.mono, tx.boot, row["series_id"]),
+            )
+            for original in originals_of(row["source"]):
+                _insert_original(
+                    tx,
+                    row["study_id"],
+                    version_id,
+                    row["sop_instance_uid"],
+                    row["sop_class_uid"],
+                    row["transfer_syntax_uid"],
+                    row["path"],
+                    row["data_sha256"],
+                    original,
+                    DeliveryState.OWED,
+                )
+
+    def paths(self, revision_id: int) -> list[tuple[int, str, str]]:
+        """(version id, path in the spool, SOP Instance UID) of every image of a revision."""
+        sql = (
+            "SELECT v.id, v.path, i.sop_instance_uid FROM revision_version rv JOIN version v ON v.id = rv.version_id"
+            " JOIN instance i ON i.id = v.instance_id WHERE rv.revision_id = ? ORDER BY v.id"
+        )
+        return [(row["id"], row["path"], row["sop_instance_uid"]) for row in self._db.all(sql, (revision_id,))]
+
+
+def _version(row: sqlite3.Row) -> Version:
+    return Version(
+        id=row["id"],
+        instance_id=row["instance_id"],
+        n=row["n"],
+        state=VersionState(row["state"]),
+        path=row["path"],
+        data_sha256=row["data_sha256"],
+        transfer_syntax_uid=row["transfer_syntax_uid"],
+        meaning_digest=row["meaning_digest"],
+        identity=load(Identity, row["identity"]),
+    )
+
+
+def _study_for(tx: Transaction, received: Received) -> int:
+    """The study row of these images: same Study Instance UID and same patient, else a new one."""
+    header = received.header
+    key = json.dumps(header.identity.patient_key, ensure_ascii=False)
+    rows = tx.all(
+        "SELECT id, patient_key FROM study WHERE study_instance_uid = ?", (header.identity.study_instance_uid,)
+    )
+    for row in rows:
+        if row["patient_key"] == key:
+            return int(row["id"])
+    study_id = tx.insert(
+        "study",
+        study_instance_uid=header.identity.study_instance_uid,
+        source=received.source,
+        patient_key=key,
+        identity=dump(header.identity),
+        description=header.study_description,
+        study_date=header.study_date,
+        study_time=header.study_time,
+        first_at=tx.at,
+        last_at=tx.at,
+    )
+    if rows:
+        # Two patients under one Study Instance UID: kept apart, never merged, and loud.
+        raise_issue(
+            tx,
+            "STUDY_UID_SHARED",
+            f"study {study_id}",
+            Severity.FAULT,
+            {"other_study": rows[0]["id"], "source": received.source},
+            study_id,
+        )
+    return study_id
+
+
+def _series_for(tx: Transaction, study_id: int, received: Received) -> int:
+    header = received.header
+    row = tx.one(
+        "SELECT id FROM series WHERE study_id = ? AND series_instance_uid = ?", (study_id, header.series_instance_uid)
+    )
+    if row is not None:
+        return int(row["id"])
+    if header.protocol_name:
+        tx.execute(
+            "INSERT INTO source_fact VALUES (?, 'protocol', ?, 1, ?) ON CONFLICT (source, fact, value)"
+            " DO UPDATE SET count = count + 1, last_at = excluded.last_at",
+            (received.source, header.protocol_name, tx.at),
+        )
+    return tx.insert(
+        "series",
+        study_id=study_id,
+        series_instance_uid=header.series_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        modality=header.modality,
+        number=header.series_number,
+        description=header.series_description,
+        protocol_name=header.protocol_name,
+        body_part=header.body_part_examined,
+        header=dump(header),
+        changed_at=tx.at,
+        changed_mono=received.received_mono,
+        boot=tx.boot,
+    )
+
+
+def _insert_version(tx: Transaction, instance_id: int, n: int, state: VersionState, received: Received) -> int:
+    header = received.header
+    return tx.insert(
+        "version",
+        instance_id=instance_id,
+        n=n,
+        state=str(state),
+        path=received.path,
+        size=received.size,
+        data_sha256=received.data_sha256,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        meaning_digest=header.meaning_digest,
+        identity=dump(header.identity),
+        association_id=received.association_id,
+        source=received.source,
+        instance_number=header.instance_number,
+        position=json.dumps(header.image_position_patient) if header.image_position_patient else None,
+        orientation=json.dumps(header.image_orientation_patient) if header.image_orientation_patient else None,
+        received_at=tx.at,
+        received_mono=received.received_mono,
+    )
+
+
+def _owe_original(
+    tx: Transaction, study_id: int, version_id: int, received: Received, original: Original, state: DeliveryState
+) -> None:
+    header = received.header
+    _insert_original(
+        tx,
+        study_id,
+        version_id,
+        header.sop_instance_uid,
+        header.sop_class_uid,
+        header.transfer_syntax_uid,
+        received.path,
+        received.data_sha256,
+        original,
+        state,
+    )
+
+
+def _insert_original(
+    tx: Transaction,
+    study_id: int,
+    version_id: int,
+    sop_instance_uid: str,
+    sop_class_uid: str,
+    transfer_syntax_uid: str,
+    path: str,
+    data_sha256: str,
+    original: Original,
+    state: DeliveryState,
+) -> None:
+    tx.insert(
+        "delivery",
+        destination=original.destination,
+        kind=str(DeliveryKind.ORIGINAL),
+        study_id=study_id,
+        version_id=version_id,
+        sop_instance_uid=sop_instance_uid,
+        sop_class_uid=sop_class_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        path=path,
+        sha256=data_sha256,
+        calling_ae=original.calling_ae,
+        state=str(state),
+        next_at=tx.at,
+        owed_at=tx.at,
+    )
+
+
+def _raise_conflict(tx: Transaction, study_id: int, version_id: int, n: int) -> None:
+    raise_issue(tx, "VERSION_CONFLICT", f"version {version_id}", Severity.FAULT, {"n": n}, study_id)
+
+
+def _correct_identity(tx: Transaction, study_id: int, version_id: int, identity: Identity) -> None:
+    """The same pixels came under another patient or order: the newest identity holds, for the alert too."""
+    row = tx.one(
+        "SELECT i.id, i.version_id FROM instance i JOIN version v ON v.instance_id = i.id WHERE v.id = ?", (version_id,)
+    )
+    if row is not None:
+        tx.execute("UPDATE version SET state = 'kept' WHERE id = ?", (row["version_id"],))
+        tx.execute("UPDATE version SET state = 'current' WHERE id = ?", (version_id,))
+        tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, row["id"]))
+    text = dump(identity)
+    study = tx.one("SELECT identity, identity_revision FROM study WHERE id = ?", (study_id,))
+    if study is None or study["identity"] == text:
+        return
+    revision = study["identity_revision"] + 1
+    tx.execute(
+        "UPDATE study SET identity = ?, patient_key = ?, study_instance_uid = ?, identity_revision = ? WHERE id = ?",
+        (text, json.dumps(identity.patient_key, ensure_ascii=False), identity.study_instance_uid, revision, study_id),
+    )
+    tx.journal(IdentityCorrected(identity_revision=revision), study_id=study_id)
+    reissue_alert(tx, study_id)

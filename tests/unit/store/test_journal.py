@@ -1,0 +1,116 @@
+"""The journal: chained, complete, readable by cursor, awake after commits of this and other processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import pytest
+
+from appliance.clock import SystemClock
+from appliance.errors import ConfigError, StoreError
+from appliance.store import Store
+from appliance.store.database import Database
+from appliance.store.facts import BODIES, Kind
+from appliance.store.journal import Journal
+
+
+@pytest.fixture
+def filled(store):
+    for n in range(5):
+        store.studies.refused(association_id=None, source="CT-1", status=n, message="no")
+    return store
+
+
+def test_every_kind_of_fact_has_a_body():
+    assert set(BODIES) == set(Kind)
+
+
+def test_untouched_chain_verifies(filled):
+    assert filled.journal.verify() == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE journal SET body = replace(body, 'no', 'on') WHERE seq = 3",
+        "UPDATE journal SET at = '2026-01-01T00:00:00.000001Z' WHERE seq = 3",
+        "UPDATE journal SET study_id = 7 WHERE seq = 3",
+        "DELETE FROM journal WHERE seq = 3",
+        "UPDATE journal SET seq = 100 WHERE seq = 3",
+    ],
+)
+@pytest.mark.req("R-HOUSE-05")
+def test_edit_removal_and_reordering_are_found(filled, damage):
+    with filled.db.write() as tx:
+        tx.execute(damage)
+    assert filled.journal.verify() in {3, 4}
+
+
+def test_reader_gets_rows_after_its_cursor_in_order_once(filled):
+    filled.journal.move_cursor("fleet", filled.journal.after(0, limit=3)[-1].seq)
+    rest = filled.journal.after(filled.journal.cursor("fleet"))
+    assert [fact.body["status"] for fact in rest] == [2, 3, 4]
+
+
+def test_failed_transaction_leaves_neither_state_nor_fact(filled):
+    last = filled.journal.last_seq()
+
+    def act():
+        with filled.db.write() as tx:
+            tx.execute("INSERT INTO meta VALUES ('x', 'y')")
+            tx.execute("INSERT INTO nowhere VALUES (1)")
+
+    with pytest.raises(StoreError):
+        act()
+    assert filled.journal.last_seq() == last
+    assert filled.db.one("SELECT 1 FROM meta WHERE key = 'x'") is None
+
+
+def test_reader_is_woken_by_a_commit_of_this_process(tmp_path):
+    store = Store.open(tmp_path, SystemClock(), reserve_bytes=0)
+    last = store.journal.last_seq()
+    writer = threading.Thread(
+        target=lambda: store.studies.refused(association_id=None, source="a", status=1, message="m")
+    )
+    writer.start()
+    assert store.journal.wait(last, 30)
+    writer.join()
+    store.close()
+
+
+def _write_elsewhere(path):
+    db = Database(path, SystemClock())
+    with db.write() as tx:
+        tx.execute("INSERT INTO meta VALUES ('other', '1')")
+    from appliance.store.studies import Studies
+
+    Studies(db).refused(association_id=None, source="a", status=1, message="m")
+    db.close()
+
+
+def test_reader_sees_a_commit_of_another_process(tmp_path):
+    db = Database(tmp_path / "scanside.db", SystemClock())
+    journal = Journal(db)
+    last = journal.last_seq()
+    child = multiprocessing.get_context("spawn").Process(target=_write_elsewhere, args=(tmp_path / "scanside.db",))
+    child.start()
+    assert journal.wait(last, 60)
+    child.join()
+    assert journal.verify() == 0
+    db.close()
+
+
+def test_database_of_a_newer_version_is_refused_with_the_mending_line(tmp_path):
+    db = Database(tmp_path / "scanside.db", SystemClock())
+    with db.write() as tx:
+        tx.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(ConfigError, match="update Scanside"):
+        Database(tmp_path / "scanside.db", SystemClock())
+
+
+def test_file_that_is_no_database_is_a_store_error(tmp_path):
+    (tmp_path / "scanside.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match="cannot be read"):
+        Database(tmp_path / "scanside.db", SystemClock())
