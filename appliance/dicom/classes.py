@@ -1,0 +1,13 @@
+"""What SOP Classes mean to the box (PS3.4 B.5)."""
+
+from __future__ import annotations
+
+#: SOP Classes of which a series normally has many instances (PS3.4 B.5). Every other class is whole with each object.
+SLICE_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+        "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
+        "1.2.840.10008.5.1.4.1.1.128",  # Positron Emission Tomography Image Storage
+        "1.2.840.10008.5.1.4.1.1.481.1",  # RT Image Storage
+    }
+)
