@@ -1,0 +1,1 @@
+"""Packages and engines: numpy in, numpy out; knows nothing of the appliance."""

@@ -1,0 +1,59 @@
+"""What can go wrong between a package and its output. The appliance maps these at its border.
+
+``EngineError`` is a fault of a package, an engine or a child process. ``ContentError`` is no fault: it says that this
+input must not be scored, with the coded reason that the screens show.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+#: The reasons an input may be refused for once its pixels are seen; spelled as the appliance's own reasons.
+ContentReason = Literal["out_of_envelope", "quality", "incomplete", "unreliable_output"]
+#: How a limited child ended without an answer.
+ChildFault = Literal["timeout", "memory", "crash", "garbage", "error"]
+
+
+class EngineError(Exception):
+    """The root of everything that a package, an engine or a child process does wrong."""
+
+
+class PackageError(EngineError):
+    """A package cannot be used: unknown key, altered or missing file, refused graph. The message names the place."""
+
+
+class BuildError(EngineError):
+    """An engine could not be built or did not pass acceptance."""
+
+
+class SessionError(EngineError):
+    """A session refused its inputs or failed while it ran; foreign exceptions are wrapped in it."""
+
+
+class ChildError(EngineError):
+    """A limited child process gave no answer; ``fault`` says how it ended."""
+
+    def __init__(self, fault: ChildFault, message: str) -> None:
+        """Tell how the child ended.
+
+        Args:
+            fault: ``timeout`` (wall or CPU time), ``memory``, ``crash`` (signal or exit status), ``garbage`` (its
+                answer was no answer), ``error`` (its function raised).
+            message: What happened, with the child's last stderr lines.
+        """
+        super().__init__(message)
+        self.fault: ChildFault = fault
+
+
+class ContentError(Exception):
+    """This input must not be scored. Becomes NOT_ANALYSED with ``reason``; never an engine fault."""
+
+    def __init__(self, reason: ContentReason, message: str) -> None:
+        """Refuse an input for what its pixels, or the output made of them, show.
+
+        Args:
+            reason: The coded reason.
+            message: What was seen, in numbers where there are any; no patient data.
+        """
+        super().__init__(message)
+        self.reason: ContentReason = reason

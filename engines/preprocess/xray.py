@@ -1,0 +1,66 @@
+"""One X-ray picture becomes one small tensor with values in 0..1."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from engines.errors import ContentError
+from engines.preprocess.base import Assembled, Preprocessor
+from engines.types import Image, Prepared, Stack
+
+
+#: Share of the brightest value; below it, what differs is rounding.
+_LEAST_CONTRAST = 1e-4
+
+
+class Xray(Preprocessor):
+    """Shrinks by area, stretches between two percentiles.
+
+    Attributes:
+        tensor: Name of the graph's input, [1, 1, size, size] float32.
+        size: Rows and columns of the tensor.
+        low_percentile: Becomes 0.
+        high_percentile: Becomes 1.
+    """
+
+    tensor: str = "image"
+    size: int = Field(default=256, ge=16, le=1024)
+    low_percentile: float = Field(default=1.0, ge=0, lt=50)
+    high_percentile: float = Field(default=99.0, gt=50, le=100)
+
+    def prepare(self, image: Image) -> Prepared:
+        """Shrink to ``size`` x ``size`` (the aspect ratio is not kept) and scale to 0..1.
+
+        Raises:
+            ContentError: ``quality`` for a picture without contrast.
+        """
+        import cv2
+
+        if image.array.ndim != 2 or min(image.array.shape) < 16:
+            raise ContentError("out_of_envelope", f"a picture of shape {image.array.shape} is no X-ray")
+        small = cv2.resize(
+            image.array.astype(np.float32, copy=False), (self.size, self.size), interpolation=cv2.INTER_AREA
+        )
+        low, high = np.percentile(small, (self.low_percentile, self.high_percentile))
+        if not high - low > _LEAST_CONTRAST * max(1.0, abs(float(high))):
+            raise ContentError("quality", "the picture is blank")
+        scaled = np.clip((small - low) / (high - low), 0, 1).astype(np.float32)
+        return Prepared(
+            id=image.id,
+            array=scaled,
+            shape=(image.array.shape[0], image.array.shape[1]),
+            spacing_mm=image.spacing_mm,
+            numbers=dict(image.numbers),
+        )
+
+    def assemble(self, stack: Stack) -> Assembled:
+        """Add batch and channel axes.
+
+        Raises:
+            ContentError: ``out_of_envelope`` for more than one picture.
+        """
+        if len(stack.slices) != 1:
+            raise ContentError("out_of_envelope", f"{len(stack.slices)} pictures, one is taken")
+        picture = stack.slices[0]
+        return Assembled(tensors={self.tensor: picture.array[None, None]}, stack=stack, numbers=dict(picture.numbers))

@@ -1,0 +1,131 @@
+"""One protocol for whatever runs a graph: ONNX Runtime now, TensorRT and KServe later, a strict fake in tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from engines.errors import SessionError
+from engines.types import Tensors
+
+if TYPE_CHECKING:
+    from engines.package import Package
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, numpy dtype name and shape of one input or output; a dimension that varies is its name or ``None``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+class Session(Protocol):
+    """A loaded graph that turns tensors into tensors. One thread uses it; it is closed once."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What ``run`` takes."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What ``run`` gives."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend, as it stands in the analysis row."""
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``int8``."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that tells this engine from every other: graph, backend and its version, settings."""
+
+    def warmup(self) -> None:
+        """Run once on zeros of the smallest shape, so that the first study does not pay for it."""
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Turn inputs into outputs; the outputs are the caller's own.
+
+        Raises:
+            SessionError: An input has the wrong name, dtype or shape, or the backend failed.
+        """
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+
+    def __enter__(self) -> Session:  # noqa: PYI034 - Self came with Python 3.11
+        """Use as a context manager."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+
+
+def check_inputs(specs: tuple[TensorSpec, ...], tensors: Tensors) -> None:
+    """Refuse tensors that do not fit, by name, dtype and shape, before native code sees them.
+
+    Raises:
+        SessionError: Naming every tensor that does not fit and what was expected.
+    """
+    known = [spec.name for spec in specs]
+    wrong = [f"input {name!r} is not one of {known}" for name in tensors if name not in known]
+    named: dict[str, int] = {}
+    for spec in specs:
+        tensor = tensors.get(spec.name)
+        if tensor is None:
+            wrong.append(f"input {spec.name!r} is missing")
+        elif tensor.dtype != np.dtype(spec.dtype):
+            wrong.append(f"input {spec.name!r} is {tensor.dtype}, expected {spec.dtype}")
+        elif not _fits(tensor.shape, spec.shape, named):
+            wrong.append(f"input {spec.name!r} has shape {tensor.shape}, expected {spec.shape}")
+    if wrong:
+        raise SessionError("; ".join(wrong))
+
+
+def smallest_inputs(specs: tuple[TensorSpec, ...]) -> Tensors:
+    """Zeros of the smallest shape that the specs allow: every varying dimension is 1."""
+    return {s.name: np.zeros([d if isinstance(d, int) else 1 for d in s.shape], s.dtype) for s in specs}
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str | None, ...], named: dict[str, int]) -> bool:
+    """Whether a shape is as expected; ``named`` remembers the size of each named dimension between tensors."""
+    if len(shape) != len(expected):
+        return False
+    for size, want in zip(shape, expected, strict=True):
+        if isinstance(want, int):
+            if size != want:
+                return False
+        elif size < 1 or (want is not None and named.setdefault(want, size) != size):
+            return False
+    return True
+
+
+def open_session(package: Package, index: int = 0, *, backend: str = "onnxruntime", threads: int = 1) -> Session:
+    """Open the graph of one stage of a package.
+
+    Args:
+        package: A loaded package.
+        index: Which of its stages.
+        backend: ``onnxruntime``, or ``fake`` in tests.
+        threads: Threads within one operator.
+
+    Raises:
+        SessionError: The backend is unknown, or it refused the graph.
+    """
+    if backend == "onnxruntime":
+        from engines.backends.onnxruntime import open_onnxruntime
+
+        return open_onnxruntime(package, index, threads)
+    if backend == "fake":
+        from engines.backends.fake import open_fake
+
+        return open_fake(package, index)
+    raise SessionError(f"unknown backend {backend!r}; use onnxruntime")

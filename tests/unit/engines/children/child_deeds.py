@@ -1,0 +1,97 @@
+"""What the children of ``test_child.py`` do; imported in the child process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def handle(request, progress):
+    return globals()[request["deed"]](request, progress)
+
+
+def echo(request, progress):
+    return {"got": request["value"]}
+
+
+def count(request, progress):
+    for step in range(3):
+        progress({"step": step})
+    return {"done": True}
+
+
+def chatter(request, progress):
+    print("a library prints this to standard output")
+    os.write(1, b"and native code writes this\n")
+    return {"clean": True}
+
+
+def sleep(request, progress):
+    Path(request["pid_file"]).write_text(str(os.getpid()))
+    print("about to sleep", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+
+def burn(request, progress):
+    while True:
+        pass
+
+
+def hog(request, progress):
+    return {"size": len(bytearray(4 << 30))}
+
+
+def crash(request, progress):
+    print("touching address zero", file=sys.stderr, flush=True)
+    ctypes.string_at(0)
+
+
+def leave(request, progress):
+    print("cannot go on", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def garbage(request, progress):
+    # Descriptors above 2 that are pipes: one of them is the answer's.
+    for descriptor in range(3, 20):
+        try:
+            os.write(descriptor, b"this is no answer\n")
+        except OSError:
+            continue
+    time.sleep(600)
+
+
+def fail(request, progress):
+    raise ValueError("not like this")
+
+
+def wrong_type(request, progress):
+    return {"object": object()}
+
+
+def write(request, progress):
+    Path(request["path"]).write_bytes(b"x" * (2 << 20))
+    return {}
+
+
+def open_many(request, progress):
+    held = [open(os.devnull) for _ in range(200)]  # noqa: SIM115, PTH123
+    return {"held": len(held)}
+
+
+def breed(request, progress):
+    grandchild = subprocess.Popen(["sleep", "600"])
+    return {"grandchild": grandchild.pid}
+
+
+def endless(request, progress):
+    while True:
+        progress({"again": "x" * 1000})
+
+
+def large(request, progress):
+    return {"text": "x" * (20 << 20)}
