@@ -1,0 +1,1 @@
+"""Receiving: the C-STORE SCP and when a series is complete."""

@@ -1,0 +1,108 @@
+"""Which presentation contexts the box accepts: a pure rule over what the peer proposes (PS3.8 §9.3.3.2).
+
+Configured contexts (170 storage classes x 45 syntaxes) cost 60 ms of CPU per connection and know no private class; a
+library's "unrestricted" mode takes any syntax, also those that we could neither read nor forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pydicom._uid_dict import UID_dictionary
+
+VERIFICATION = "1.2.840.10008.1.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+#: Storage classes that are no C-STORE service in spite of their name: DICOMDIR and storage commitment.
+_NOT_STORE = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"})
+
+#: What we keep, read the header of and can forward. Left out on purpose: deflated syntaxes (a bomb of 200 kB unpacks
+#: to 200 MB), JPIP and SMPTE (the pixels are elsewhere), and private ones (their encoding cannot be known).
+ACCEPTED_SYNTAXES = frozenset(
+    {
+        IMPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_LITTLE_ENDIAN,
+        "1.2.840.10008.1.2.1.98",  # encapsulated uncompressed
+        "1.2.840.10008.1.2.2",  # explicit VR big endian, retired, alive in old scanners
+        "1.2.840.10008.1.2.5",  # RLE
+        *(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70)),  # JPEG
+        *(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81)),  # JPEG-LS
+        *(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93)),  # JPEG 2000
+        *(f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112)),  # JPEG XL
+        *(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203)),  # HTJ2K
+        *(f"1.2.840.10008.1.2.4.{n}" for n in range(100, 109)),  # MPEG-2, H.264, H.265: kept and forwarded
+        *(f"1.2.840.10008.1.2.4.{n}.1" for n in range(100, 107)),  # the same, in fragments
+    }
+)
+
+
+class Result(IntEnum):
+    """Result of one presentation context (PS3.8 Table 9-18)."""
+
+    ACCEPTANCE = 0
+    ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+    TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedContext:
+    """One presentation context of an A-ASSOCIATE-RQ."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextResult:
+    """Our answer to one proposed context; ``transfer_syntax`` means something only where it was accepted."""
+
+    context_id: int
+    abstract_syntax: str
+    result: Result
+    transfer_syntax: str = IMPLICIT_VR_LITTLE_ENDIAN
+
+    @property
+    def accepted(self) -> bool:
+        """Whether messages may come on it."""
+        return self.result is Result.ACCEPTANCE
+
+
+def is_storage(abstract_syntax: str) -> bool:
+    """Whether a C-STORE of this class is taken.
+
+    Storage classes by the standard's own names, and whatever the standard's table does not know: private classes and
+    those of later editions. Known other services (query, worklist, print, commitment) are not.
+    """
+    known = UID_dictionary.get(abstract_syntax)
+    if known is None:
+        return bool(abstract_syntax)
+    name, kind = known[0], known[1]
+    if kind != "SOP Class" or abstract_syntax in _NOT_STORE:
+        return False
+    # The table has classes without a name among the storage ones.
+    return "Storage" in name or not name
+
+
+def negotiate(proposed: Iterable[ProposedContext]) -> tuple[ContextResult, ...]:
+    """Answer every proposed context, in the order of the request.
+
+    Of a context with several transfer syntaxes the first that is on our list is taken: the peer names first what it
+    has, and we never ask a scanner to convert.
+    """
+    answers = []
+    for context in proposed:
+        chosen = next((syntax for syntax in context.transfer_syntaxes if syntax in ACCEPTED_SYNTAXES), None)
+        if context.abstract_syntax != VERIFICATION and not is_storage(context.abstract_syntax):
+            result = Result.ABSTRACT_SYNTAX_NOT_SUPPORTED
+        elif chosen is None:
+            result = Result.TRANSFER_SYNTAXES_NOT_SUPPORTED
+        else:
+            result = Result.ACCEPTANCE
+        answers.append(
+            ContextResult(context.context_id, context.abstract_syntax, result, chosen or IMPLICIT_VR_LITTLE_ENDIAN)
+        )
+    return tuple(answers)

@@ -1,0 +1,110 @@
+"""From a durable file to a durable row: what the SCP calls before it answers 0x0000.
+
+The receiver (``scp.py``) knows nothing of versions and deliveries; the store knows nothing of files' pixels. Here the
+rule of issue "From the scanner to the alert" §3 for a UID that comes again is applied, by the association's own thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.config import Config
+from appliance.dicom.headers import pixel_sha256
+from appliance.errors import StoreError
+from appliance.records import DeliveryKind, Header, Received, SourceMode, SourceRef, VersionState
+from appliance.store import Store
+from appliance.store.studies import Change, Original, Version
+
+log = logging.getLogger(__name__)
+#: A UID may gain a version in another association between our look and our write; more often than this it cannot.
+_TRIES = 20
+
+
+def change_of(current: Version, header: Header, *, same_pixel_bytes: bool) -> Change:
+    """How a data set under a known UID differs from the current version; pure.
+
+    Args:
+        current: What is analysed and shown now.
+        header: Of the data set that came.
+        same_pixel_bytes: Whether the pixel elements are equal byte for byte.
+    """
+    if current.transfer_syntax_uid != header.transfer_syntax_uid and header.has_pixels and not same_pixel_bytes:
+        return Change.COMPARING
+    if not same_pixel_bytes or current.meaning_digest != header.meaning_digest:
+        return Change.PIXELS
+    if current.identity != header.identity:
+        return Change.IDENTITY
+    return Change.ATTRIBUTES if current.transfer_syntax_uid == header.transfer_syntax_uid else Change.SYNTAX
+
+
+def originals_for(config: Config, source_name: str) -> tuple[Original, ...]:
+    """The destinations that images of a source are owed to: none for a parallel source (DESIGN §1.2)."""
+    source = next((one for one in config.sources if one.name == source_name), None)
+    if source is None or source.mode is not SourceMode.INLINE:
+        return ()
+    return tuple(
+        Original(destination=one.name, calling_ae=one.calling_ae_title or source.ae_title)
+        for one in config.destinations
+        if DeliveryKind.ORIGINAL in one.send
+    )
+
+
+class StoreSink:
+    """The receiver's sink: one transaction per image, wakes completeness and forwarding after the commit."""
+
+    def __init__(self, store: Store, config: Config, *, wake: Callable[[], None]) -> None:
+        """Record into ``store``; ``wake`` is called after each act, from the association's thread."""
+        self._store = store
+        self._originals = {source.name: originals_for(config, source.name) for source in config.sources}
+        self._wake = wake
+
+    def association_opened(self, *, calling_ae: str, called_ae: str, address: str, source: SourceRef) -> int:
+        """Note an accepted association; returns its id."""
+        return self._store.studies.open_association(
+            source=source.name, calling_ae=calling_ae, called_ae=called_ae, address=address
+        )
+
+    def association_closed(self, association_id: int, *, how: str, images: int) -> None:
+        """Note the end of an association: evidence of completeness."""
+        self._store.studies.close_association(association_id, how=how, images=images)
+        self._wake()
+
+    def refused(self, *, association_id: int | None, source: str, status: int, message: str) -> None:
+        """Note what was not taken."""
+        self._store.studies.refused(association_id=association_id, source=source, status=status, message=message)
+
+    def store(self, received: Received) -> None:
+        """Record an image; when this returns it may be acknowledged.
+
+        Raises:
+            StoreError: It could not be recorded; the file is removed again and 0xA700 is due.
+        """
+        originals = self._originals.get(received.source, ())
+        studies = self._store.studies
+        for _ in range(_TRIES):
+            known = studies.versions(received.header.sop_instance_uid)
+            if not known:
+                if studies.add_new(received, originals) is not None:
+                    break
+                continue
+            repeated = next((one for one in known if one.data_sha256 == received.data_sha256), None)
+            if repeated is not None:
+                studies.add_repeat(received.association_id, repeated.id)
+                self._store.spool.remove(received.path)
+                break
+            current = next(one for one in known if one.state is VersionState.CURRENT)
+            change = change_of(
+                current, received.header, same_pixel_bytes=self._pixels(current.path) == self._pixels(received.path)
+            )
+            if studies.add_version(received, known, change, originals) is not None:
+                break
+        else:
+            msg = "versions of one SOP Instance UID keep arriving by several associations; send them one after another"
+            raise StoreError(msg)
+        self._wake()
+
+    def _pixels(self, relative: str) -> str:
+        path: Path = self._store.spool.path(relative)
+        return pixel_sha256(path)
