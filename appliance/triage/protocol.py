@@ -1,0 +1,324 @@
+"""What daemon and worker say to each other over their Unix socket (DESIGN §5, "Worker").
+
+* A message is a length (4 bytes, big endian) and that many bytes of UTF-8 JSON, at most 1 MiB.
+* Every message has a ``type`` and exactly the fields of its class; anything else ends the connection.
+* Keys (``series_key``, ``version_key``) are the daemon's own local ids: neither names nor UIDs cross as keys.
+* Paths are absolute and lie below the spool root that both sides were started with; the worker checks.
+
+Pydantic stands here because this is a border: the worker runs foreign pixels through native code, and what comes from
+it is believed no more than what comes from the network.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from appliance.records import Measurement, Reason, Region, Role
+
+#: Raised when a message changes its meaning; a worker of another version is refused at ``hello``.
+PROTOCOL = 1
+MAX_MESSAGE_BYTES = 1 << 20
+_LENGTH = struct.Struct(">I")
+_SOCKET_PATH_BYTES = 107
+
+Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Text = Annotated[str, StringConstraints(max_length=4000)]
+Picture = Annotated[str, StringConstraints(pattern=r"^pictures/[0-9a-f]{2}/[0-9a-f]{32}\.png$")]
+SeriesKind = Literal["ct", "xray"]
+#: What the worker is about to do; ``infer`` is assemble, run and head in one. ``idle``: nothing is in hand.
+Step = Literal["decode", "infer", "picture", "compare", "idle"]
+
+
+class ProtocolError(Exception):
+    """The other side does not keep to the protocol; the connection ends."""
+
+
+class Message(BaseModel):
+    """One message; frozen, nothing unknown, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# -- daemon to worker ------------------------------------------------------------------------------------------------
+
+
+class Load(Message):
+    """Open a package and try it on its golden case. Answered by ``Loaded`` or ``Refused``.
+
+    Which folders are trusted is the daemon's decision; ``digest`` makes sure that both looked at the same bytes.
+    """
+
+    type: Literal["load"] = "load"
+    package: Key
+    folder: PathText
+    digest: Key
+    role: Role
+
+
+class Unload(Message):
+    """Close a package. No answer."""
+
+    type: Literal["unload"] = "unload"
+    package: Key
+
+
+class Open(Message):
+    """A series begins that these packages may want. A hint: its slices are prepared as they come. No answer."""
+
+    type: Literal["open"] = "open"
+    series_key: Key
+    kind: SeriesKind
+    packages: tuple[Key, ...]
+
+
+class Add(Message):
+    """One more instance of an open series. A hint, no answer; nothing is lost by losing it."""
+
+    type: Literal["add"] = "add"
+    series_key: Key
+    version_key: Key
+    path: PathText
+
+
+class InstanceRef(Message):
+    """One instance of a series revision, in the version that is to be analysed."""
+
+    key: Key
+    path: PathText
+
+
+class SeriesInput(Message):
+    """Everything that a series revision consists of; what was added but is not named here does not count."""
+
+    series_key: Key
+    kind: SeriesKind
+    instances: tuple[InstanceRef, ...] = Field(min_length=1)
+
+
+class Finish(Message):
+    """Analyse. Goes before all hints. Answered by ``Progress`` messages and one ``Result`` or ``Failed``."""
+
+    type: Literal["finish"] = "finish"
+    analysis_id: int
+    package: Key
+    inputs: dict[Key, SeriesInput] = Field(min_length=1)
+    #: Wall time for the whole analysis, from when the worker begins it.
+    limit_s: float = Field(gt=0, le=3600)
+    #: The study's local id, for the worker's log.
+    study: str = ""
+
+
+class Drop(Message):
+    """A series is finished with; its prepared slices may go. No answer."""
+
+    type: Literal["drop"] = "drop"
+    series_key: Key
+
+
+class Compare(Message):
+    """Do two files hold equal decoded pixels? Answered by ``Compared``."""
+
+    type: Literal["compare"] = "compare"
+    request_id: int
+    path_a: PathText
+    path_b: PathText
+    limit_s: float = Field(60.0, gt=0, le=3600)
+
+
+# -- worker to daemon ------------------------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """The first message of a worker. ``packages``: name to digest of what it has loaded already."""
+
+    type: Literal["hello"] = "hello"
+    protocol: int
+    pid: int
+    packages: dict[Key, Key] = {}
+
+
+class Loaded(Message):
+    """The package serves: it gave its golden case's answer."""
+
+    type: Literal["loaded"] = "loaded"
+    package: Key
+    digest: Key
+    engine_digest: str
+    backend: str
+    precision: str
+    ms: float
+
+
+class Refused(Message):
+    """The package does not serve; the message says why and how to mend it."""
+
+    type: Literal["refused"] = "refused"
+    package: Key
+    message: Text
+
+
+class Progress(Message):
+    """The worker begins a step, told before it enters native code, so that a death has an address.
+
+    ``analysis_id`` is None for work ahead of time (``add``) and comparisons; ``ms`` counts from the analysis's begin.
+    """
+
+    type: Literal["progress"] = "progress"
+    step: Step
+    analysis_id: int | None = None
+    series_key: str = ""
+    version_key: str = ""
+    ms: float = 0.0
+
+
+class Scored(Message):
+    """What a package says of one finding, before the site's operating point."""
+
+    id: Key
+    score: float
+    measurements: tuple[Measurement, ...] = ()
+    #: SOP Instance UIDs, most telling first.
+    key_instances: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
+
+
+class Result(Message):
+    """An analysis gave scores. The daemon applies operating points (``triage.verdict``).
+
+    ``hops_ms``: ``ahead`` (decoded and prepared before it was asked for), then within it ``decode``, ``prepare``,
+    ``assemble``, ``inference``, ``head`` and ``picture``; a hop that did not take place is absent.
+    """
+
+    type: Literal["result"] = "result"
+    analysis_id: int
+    findings: tuple[Scored, ...]
+    numbers: dict[str, float] = {}
+    caveats: tuple[Text, ...] = ()
+    warnings: tuple[Text, ...] = ()
+    package_digest: str
+    engine_digest: str
+    backend: str
+    precision: str
+    #: Relative paths in the spool.
+    pictures: tuple[Picture, ...] = ()
+    hops_ms: dict[str, float] = {}
+
+
+class Failed(Message):
+    """An analysis ended without scores. ``reason`` is the outcome's reason; ``detail`` is shown beside it."""
+
+    type: Literal["failed"] = "failed"
+    analysis_id: int
+    reason: Reason
+    detail: Text
+    package_digest: str = ""
+    numbers: dict[str, float] = {}
+    hops_ms: dict[str, float] = {}
+
+
+class Compared(Message):
+    """Whether the pixels are equal. What cannot be decoded is not equal; ``detail`` says so."""
+
+    type: Literal["compared"] = "compared"
+    request_id: int
+    same: bool
+    detail: Text = ""
+
+
+ToWorker = Union[Load, Unload, Open, Add, Finish, Drop, Compare]  # noqa: UP007 - Annotated needs it on Python 3.10
+FromWorker = Union[Hello, Loaded, Refused, Progress, Result, Failed, Compared]  # noqa: UP007 - the same
+
+_TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="type")])
+_FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="type")])
+
+
+def encode(message: Message) -> bytes:
+    """A message as it goes over the socket, length included.
+
+    Raises:
+        ProtocolError: It is longer than 1 MiB.
+    """
+    body = message.model_dump_json().encode()
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"{type(message).__name__} has {len(body)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+    return _LENGTH.pack(len(body)) + body
+
+
+def to_worker(body: bytes) -> ToWorker:
+    """Read what the daemon says.
+
+    Raises:
+        ProtocolError: It is no message to a worker.
+    """
+    return _parsed(_TO_WORKER, body)  # type: ignore[no-any-return]
+
+
+def from_worker(body: bytes) -> FromWorker:
+    """Read what the worker says.
+
+    Raises:
+        ProtocolError: It is no message from a worker.
+    """
+    return _parsed(_FROM_WORKER, body)  # type: ignore[no-any-return]
+
+
+def _parsed(adapter: TypeAdapter[Any], body: bytes) -> Any:
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors(include_input=False)[:3])
+        # What was in it is not repeated: it may be anything.
+        raise ProtocolError(f"{len(body)} bytes are no message: {faults}") from None
+
+
+@contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """A name by which to bind or connect to a Unix socket, however long its path is (the kernel takes 107 bytes)."""
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+class Frames:
+    """Cuts a stream of bytes into message bodies; holds at most one unfinished message."""
+
+    def __init__(self) -> None:
+        """Begin with an empty stream."""
+        self._buffer = bytearray()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes of the stream and give the bodies that are now whole.
+
+        Raises:
+            ProtocolError: A length is zero or above 1 MiB; no memory is set aside for it.
+        """
+        self._buffer += data
+        bodies = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if not 0 < length <= MAX_MESSAGE_BYTES:
+                raise ProtocolError(f"a message of {length} bytes is announced, 1 to {MAX_MESSAGE_BYTES} are allowed")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            bodies.append(bytes(self._buffer[_LENGTH.size : end]))
+            del self._buffer[:end]
+        return bodies

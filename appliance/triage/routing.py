@@ -1,0 +1,133 @@
+"""Which packages apply to a study, and which series of it each prefers. Pure: headers and manifests in, plans out.
+
+What only pixels or geometry can tell (gaps, true spacing, whether this is a head) is checked by the worker; here the
+header decides, and BodyPartExamined is a hint: a header that names another part takes the claim away, an empty one
+does not, and content that disagrees ends in out_of_envelope.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from appliance.records import AnalysisResult, Header, Outcome, Reason, Role
+from appliance.store.analyses import LeftOut, Plan
+from appliance.store.revisions import Owed, Revision
+from appliance.triage.claims import envelope_faults, has_contrast, plane, unclaimed
+from engines.manifest import Input, Manifest, Preference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A package that runs on this box, as routing sees it."""
+
+    manifest: Manifest
+    role: Role
+
+
+def plan_study(
+    revisions: Sequence[Revision],
+    candidates: Iterable[Candidate],
+    owed: Sequence[Owed],
+    *,
+    ct_deadline_s: float,
+    xray_deadline_s: float,
+) -> tuple[tuple[Plan, ...], tuple[LeftOut, ...]]:
+    """Decide what a study is owed now.
+
+    Args:
+        revisions: The newest READY revision of every series of the study.
+        candidates: The packages that run.
+        owed: What was decided before and is not superseded; an equal choice is not made twice.
+        ct_deadline_s: Deadline from READY for tomographic inputs.
+        xray_deadline_s: The same for projection images.
+
+    Returns:
+        New analyses, and for every revision not routed before that nothing took, why.
+    """
+    plans: list[Plan] = []
+    taken: set[int] = set()
+    why: dict[int, str] = {}
+    newest = [revision for revision in revisions if revision.is_newest]
+    for candidate in candidates:
+        manifest = candidate.manifest
+        inputs: dict[str, int] = {}
+        faults: list[str] = []
+        late = False
+        deadline_s = xray_deadline_s
+        for stage in manifest.stages:
+            wanted = stage.input
+            claims = []
+            for revision in newest:
+                refusal = unclaimed(wanted, revision.header)
+                if refusal is None:
+                    claims.append(revision)
+                else:
+                    why.setdefault(revision.id, refusal)
+            if not claims:
+                break
+            best = min(claims, key=lambda revision: _rank(wanted, revision))
+            for revision in claims:
+                why[revision.id] = "not selected"
+            inputs[wanted.role] = best.id
+            faults += envelope_faults(wanted.envelope, best.header, best.images)
+            late = late or best.is_rebuilt
+            if best.header.modality == "CT":
+                deadline_s = ct_deadline_s
+        if len(inputs) < len(manifest.stages):
+            continue
+        taken.update(inputs.values())
+        is_owed = any(
+            one.package == manifest.name and one.role is candidate.role and one.inputs == inputs for one in owed
+        )
+        if is_owed and all(revision.routed for revision in newest if revision.id in inputs.values()):
+            continue
+        plans.append(
+            Plan(
+                package=manifest.name,
+                package_version=manifest.version,
+                role=candidate.role,
+                category=manifest.category,
+                notify=manifest.notify,
+                intended_use=manifest.intended_use,
+                deadline_s=deadline_s,
+                inputs=inputs,
+                late=late,
+                ended=_out_of_envelope(faults),
+            )
+        )
+    left_out = tuple(
+        LeftOut(series_id=revision.series_id, n=revision.n, why=why.get(revision.id, "no package"))
+        for revision in newest
+        if revision.id not in taken and not revision.routed
+    )
+    return tuple(plans), left_out
+
+
+def _out_of_envelope(faults: list[str]) -> AnalysisResult | None:
+    if not faults:
+        return None
+    return AnalysisResult(
+        outcome=Outcome.NOT_ANALYSED, reason=Reason.OUT_OF_ENVELOPE, detail="; ".join(dict.fromkeys(faults))
+    )
+
+
+def _rank(wanted: Input, revision: Revision) -> tuple[float, ...]:
+    """Lower is better: inside the envelope, then the package's rules in order, then more images, then the older."""
+    faults = len(envelope_faults(wanted.envelope, revision.header, revision.images))
+    rules = tuple(_preference(rule, revision.header) for rule in wanted.series_preference)
+    return (float(faults), *rules, -float(revision.images), float(revision.id))
+
+
+def _preference(rule: Preference, header: Header) -> float:
+    if rule.by == "kernel":
+        for place, pattern in enumerate(rule.patterns):
+            if re.search(pattern, header.convolution_kernel, re.IGNORECASE):
+                return float(place)
+        return float(len(rule.patterns))
+    if rule.by == "thickness":
+        return abs(header.slice_thickness_mm - rule.target_mm) if header.slice_thickness_mm else 1e6
+    if rule.by == "orientation":
+        return float(plane(header.image_orientation_patient) != rule.value)
+    return float(has_contrast(header) != (rule.value == "contrast"))

@@ -1,0 +1,346 @@
+"""The stages of triage: route what became READY, run it in the worker, prepare images while they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from appliance.clock import Clock
+from appliance.config import Config
+from appliance.dicom.classes import SLICE_CLASSES
+from appliance.records import AnalysisResult, Outcome, Reason, Severity
+from appliance.store import Store
+from appliance.store.analyses import Queued
+from appliance.store.database import iso
+from appliance.store.facts import Kind
+from appliance.triage.availability import WorkerPolicy
+from appliance.triage.claims import unclaimed
+from appliance.triage.order import is_overdue, next_analysis
+from appliance.triage.packages import Running, owed_results
+from appliance.triage.protocol import Failed, InstanceRef, SeriesInput, SeriesKind
+from appliance.triage.routing import Candidate, plan_study
+from appliance.triage.verdict import decide
+from appliance.triage.worker_client import (
+    WorkerEnded,
+    WorkerLink,
+    WorkerLost,
+    WorkerReady,
+    WorkerStarted,
+    WorkerTimedOut,
+)
+
+#: An analysis that was started this often without an end is not tried again.
+_ATTEMPTS = 3
+#: A study that ended the worker this often is not tried again.
+_DEATHS = 2
+_MIN_LIMIT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What the stages of triage share."""
+
+    store: Store
+    config: Config
+    clock: Clock
+    link: WorkerLink
+    packages: Mapping[str, Running]
+
+    def finish(self, analysis_id: int, package: str, result: AnalysisResult, *, late: bool = False) -> None:
+        """End an analysis with everything that follows from it."""
+        self.store.analyses.finish(analysis_id, result, owed_results(self.config, package, result), late=late)
+
+
+class RoutingStage:
+    """Decides what is owed, watches deadlines and whether there is an AI at all."""
+
+    name = "routing"
+    max_step_s = 30.0
+
+    def __init__(self, bench: Bench, *, wake_runner: Callable[[], None]) -> None:
+        """Route for ``bench``; ``wake_runner`` is called when something was queued."""
+        self._bench = bench
+        self._wake_runner = wake_runner
+        self._policy = WorkerPolicy(bench.clock.monotonic())
+        self._backlog_since: str | None = iso(bench.clock.now()) if bench.store.analyses.has_late_open() else None
+        self._candidates = [Candidate(manifest=one.package.manifest, role=one.role) for one in bench.packages.values()]
+
+    def step(self) -> bool:
+        """Look at the worker, at new revisions and at deadlines once."""
+        self._watch_worker()
+        for study_id in self._bench.store.revisions.studies_to_route():
+            self._route(study_id)
+        self._end_overdue()
+        if self._backlog_since is not None and not self._bench.store.analyses.has_late_open():
+            self._bench.store.analyses.backlog_done(self._backlog_since)
+            self._backlog_since = None
+        return False
+
+    def _watch_worker(self) -> None:
+        bench = self._bench
+        if not bench.packages:
+            return
+        for event in bench.link.events():
+            if isinstance(event, WorkerStarted):
+                self._policy.started(event.at_mono)
+            elif isinstance(event, WorkerReady):
+                self._policy.ready(event.at_mono)
+                bench.store.analyses.worker_started(event.pid, dict(event.packages))
+                for name in bench.packages:
+                    message = event.refused.get(name)
+                    if message is None:
+                        bench.store.issues.clear("PACKAGE_REFUSED", name)
+                    else:
+                        bench.store.issues.raise_("PACKAGE_REFUSED", name, Severity.FAULT, {"why": message})
+            else:
+                self._worker_ended(event)
+        now = bench.clock.monotonic()
+        bench.link.want(self._policy.wants_worker(now))
+        unavailable = self._policy.unavailable(now)
+        if unavailable is not None:
+            bench.store.issues.raise_("AI_UNAVAILABLE", "worker", Severity.FAULT, {"why": unavailable.why})
+        elif bench.link.is_ready and bench.store.issues.is_open("AI_UNAVAILABLE", "worker"):
+            bench.store.issues.clear("AI_UNAVAILABLE", "worker")
+            if bench.store.analyses.requeue_unanalysed():
+                self._backlog_since = iso(bench.clock.now())
+        if bench.link.is_ready:
+            self._wake_runner()
+
+    def _worker_ended(self, event: WorkerEnded) -> None:
+        store = self._bench.store
+        study_id = None
+        if event.analysis_id is not None:
+            study_id = store.analyses.study_of(event.analysis_id)
+        elif event.series_key:
+            study_id = store.revisions.study_of(int(event.series_key))
+            if study_id is not None:
+                store.analyses.note_worker_death(study_id)
+        store.analyses.worker_ended(event.pid, event.why, event.analysis_id)
+        self._policy.ended(event.at_mono, str(study_id) if study_id is not None else None)
+
+    def _route(self, study_id: int) -> None:
+        bench = self._bench
+        revisions = bench.store.revisions.of_study(study_id)
+        settings = bench.config.triage
+        plans, left_out = plan_study(
+            revisions,
+            self._candidates,
+            bench.store.revisions.owed(study_id),
+            ct_deadline_s=settings.ct_deadline_s,
+            xray_deadline_s=settings.xray_deadline_s,
+        )
+        bench.store.analyses.route(
+            study_id,
+            tuple(revision.id for revision in revisions),
+            plans,
+            left_out,
+            lambda package, result: owed_results(bench.config, package, result),
+        )
+        if plans:
+            self._wake_runner()
+
+    def _end_overdue(self) -> None:
+        bench = self._bench
+        now = bench.clock.monotonic()
+        for one in bench.store.analyses.open():
+            if is_overdue(one, now):
+                without_ai = self._policy.unavailable(now) is not None
+                result = AnalysisResult(
+                    outcome=Outcome.NOT_ANALYSED,
+                    reason=Reason.AI_UNAVAILABLE if without_ai else Reason.TIMED_OUT,
+                    detail=f"not analysed within {one.deadline_s:g} s",
+                    hops_ms={"waited": (now - one.ready_mono) * 1000},
+                )
+                bench.finish(one.id, one.package, result)
+
+
+class RunStage:
+    """Hands analyses to the worker one after another, the most urgent first."""
+
+    name = "analysis"
+
+    def __init__(self, bench: Bench, *, wake_delivery: Callable[[], None]) -> None:
+        """Run for ``bench``; ``wake_delivery`` is called when an analysis has ended."""
+        self._bench = bench
+        self._wake_delivery = wake_delivery
+        # A step waits for the worker as long as a package may take, plus the link's own grace.
+        limits = [one.package.manifest.limits.time_s for one in bench.packages.values()]
+        self.max_step_s = max(limits, default=60.0) + 90.0
+
+    def step(self) -> bool:
+        """Compare one pair of versions, or run one analysis. True when it did."""
+        bench = self._bench
+        if not bench.link.is_ready:
+            return False
+        ready = [one for one in bench.store.analyses.open() if self._is_eligible(one)]
+        chosen = next_analysis(ready, bench.clock.monotonic())
+        if chosen is None:
+            return self._compare()
+        self._run(chosen)
+        self._wake_delivery()
+        return True
+
+    def _is_eligible(self, one: Queued) -> bool:
+        """Whether everything that its package requires of the same study has ended."""
+        running = self._bench.packages.get(one.package)
+        if running is None or not running.package.manifest.requires:
+            return True
+        results = self._bench.store.analyses.of_study(one.study_id)
+        required = [requirement.package for requirement in running.package.manifest.requires]
+        return all(results.get(package, True) is not None for package in required)
+
+    def _run(self, one: Queued) -> None:
+        bench = self._bench
+        running = bench.packages.get(one.package)
+        if running is None:
+            self._end(one, Reason.WITHDRAWN, f"{one.package} no longer runs on this box")
+            return
+        caveats, refusal = self._requirements(one, running)
+        if refusal:
+            self._end(one, Reason.QUALITY, refusal)
+            return
+        if one.attempt >= _ATTEMPTS or one.worker_deaths >= _DEATHS:
+            self._end(one, Reason.FAILED, "the analysis was cut short repeatedly")
+            return
+        if not bench.store.analyses.start(one.id):
+            return
+        started = bench.clock.monotonic()
+        limit_s = running.package.manifest.limits.time_s
+        if not one.late:
+            limit_s = max(_MIN_LIMIT_S, min(limit_s, one.ready_mono + one.deadline_s - started))
+        try:
+            answer = bench.link.finish(
+                one.id, one.package, self._inputs(one), limit_s=limit_s, study=f"study {one.study_id}"
+            )
+        except WorkerTimedOut as error:
+            self._end(one, Reason.TIMED_OUT, error.how)
+            return
+        except WorkerLost as error:
+            is_cause = error.analysis_id == one.id
+            deaths = bench.store.analyses.return_to_queue(one.id, error.how, worker_died=is_cause)
+            if is_cause and deaths >= _DEATHS:
+                self._end(one, Reason.FAILED, "the worker ended on this study repeatedly")
+            return
+        ended = bench.clock.monotonic()
+        hops = {"worker": (ended - started) * 1000}
+        last_image = max(bench.store.revisions.get(revision).last_image_mono for revision in one.inputs.values())
+        if last_image and not one.late:
+            hops["total"] = (ended - last_image) * 1000
+        if isinstance(answer, Failed):
+            result = AnalysisResult(
+                outcome=Outcome.NOT_ANALYSED,
+                reason=answer.reason,
+                detail=answer.detail,
+                package_digest=answer.package_digest,
+                hops_ms={**answer.hops_ms, **hops},
+                numbers=answer.numbers,
+            )
+        else:
+            result = decide(running.package.manifest, answer, running.operating_points, hops_ms=hops, caveats=caveats)
+        bench.finish(one.id, one.package, result, late=is_overdue(one, ended))
+        for revision_id in one.inputs.values():
+            bench.link.drop(str(bench.store.revisions.get(revision_id).series_id))
+
+    def _end(self, one: Queued, reason: Reason, detail: str) -> None:
+        result = AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=reason, detail=detail)
+        self._bench.finish(one.id, one.package, result)
+
+    def _requirements(self, one: Queued, running: Running) -> tuple[tuple[str, ...], str]:
+        """Caveats that follow from required packages, and why the analysis must not run at all."""
+        results = self._bench.store.analyses.of_study(one.study_id)
+        caveats = []
+        for requirement in running.package.manifest.requires:
+            result = results.get(requirement.package)
+            passed = result is not None and result.outcome is Outcome.NOTHING_FLAGGED and not result.warnings
+            if passed:
+                continue
+            found = "; ".join(result.warnings) if result is not None and result.warnings else "has no result"
+            text = f"{requirement.package}: {found}"
+            if requirement.on_fail == "not_analysed":
+                return (), text
+            caveats.append(text)
+        return tuple(caveats), ""
+
+    def _inputs(self, one: Queued) -> dict[str, SeriesInput]:
+        store = self._bench.store
+        inputs = {}
+        for role, revision_id in one.inputs.items():
+            revision = store.revisions.get(revision_id)
+            inputs[role] = SeriesInput(
+                series_key=str(revision.series_id),
+                kind=_series_kind(revision.header.modality, revision.header.sop_class_uid),
+                instances=tuple(
+                    InstanceRef(key=str(version_id), path=str(store.spool.path(path)))
+                    for version_id, path, _ in store.studies.paths(revision_id)
+                ),
+            )
+        return inputs
+
+    def _compare(self) -> bool:
+        """Compare one version that came in another transfer syntax with the current one."""
+        store = self._bench.store
+        for current, other in store.studies.to_compare():
+            try:
+                answer = self._bench.link.compare(store.spool.path(current.path), store.spool.path(other.path))
+            except WorkerLost:
+                # Pixels that end the worker are not shown to be the same: a person must look.
+                store.studies.compared(other.id, same_pixels=False)
+                return True
+            store.studies.compared(other.id, same_pixels=answer.same)
+            return True
+        return False
+
+
+def _series_kind(modality: str, sop_class_uid: str) -> SeriesKind:
+    return "ct" if modality == "CT" or sop_class_uid in SLICE_CLASSES else "xray"
+
+
+class PrefetchStage:
+    """Tells the worker about slices while they arrive, so that only inference is left after the last (DESIGN §1.4).
+
+    A reader of the journal like any other; what it misses the analysis itself makes up for.
+    """
+
+    name = "prefetch"
+    max_step_s = 30.0
+
+    def __init__(self, bench: Bench) -> None:
+        """Begin with images that arrive from now on."""
+        self._bench = bench
+        self._cursor = bench.store.journal.last_seq()
+        self._wanted: dict[int, bool] = {}
+        self._ready_since: float | None = None
+
+    def step(self) -> bool:
+        """Wait a moment for new images and hand their paths on."""
+        bench = self._bench
+        if not bench.store.journal.wait(self._cursor, 0.5):
+            return True
+        last = bench.store.journal.last_seq()
+        facts = bench.store.journal.after(self._cursor, kinds=(Kind.INSTANCE_STORED,))
+        if bench.link.ready_since_mono != self._ready_since:
+            self._ready_since = bench.link.ready_since_mono
+            self._wanted.clear()
+        if self._ready_since is not None:
+            for fact in facts:
+                self._hint(fact.body["series"], fact.body["version"])
+        self._cursor = facts[-1].seq if facts else last
+        return True
+
+    def _hint(self, series_id: int, version_id: int) -> None:
+        bench = self._bench
+        wanted = self._wanted.get(series_id)
+        if wanted is None:
+            header = bench.store.revisions.header(series_id)
+            packages = [
+                one.package.name
+                for one in bench.packages.values()
+                if any(unclaimed(stage.input, header) is None for stage in one.package.manifest.stages)
+            ]
+            wanted = bool(packages) and header.sop_class_uid in SLICE_CLASSES
+            self._wanted[series_id] = wanted
+            if wanted:
+                bench.link.open(str(series_id), "ct", packages)
+        if wanted:
+            path = bench.store.revisions.version_path(version_id)
+            bench.link.add(str(series_id), str(version_id), bench.store.spool.path(path))

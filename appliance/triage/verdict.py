@@ -1,0 +1,115 @@
+"""From scores to an outcome: the site's operating points applied to what a package says. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+from appliance.records import AnalysisResult, FindingResult, Measurement, Outcome, Reason, Region
+from engines.manifest import Manifest
+
+
+class Scored(Protocol):
+    """What the worker says of one finding."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def measurements(self) -> tuple[Measurement, ...]: ...  # noqa: D102
+    @property
+    def key_instances(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def regions(self) -> tuple[Region, ...]: ...  # noqa: D102
+
+
+class Answer(Protocol):
+    """What the worker says of one analysis (``triage.protocol.Result``)."""
+
+    @property
+    def findings(self) -> tuple[Scored, ...]: ...  # noqa: D102
+    @property
+    def numbers(self) -> dict[str, float]: ...  # noqa: D102
+    @property
+    def caveats(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def package_digest(self) -> str: ...  # noqa: D102
+    @property
+    def engine_digest(self) -> str: ...  # noqa: D102
+    @property
+    def backend(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def pictures(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def hops_ms(self) -> dict[str, float]: ...  # noqa: D102
+
+
+def decide(
+    manifest: Manifest,
+    answer: Answer,
+    operating_points: Mapping[str, str],
+    *,
+    hops_ms: Mapping[str, float],
+    caveats: tuple[str, ...] = (),
+) -> AnalysisResult:
+    """The outcome of one analysis.
+
+    Args:
+        manifest: The package.
+        answer: The worker's scores. One that is not finite, or missing, makes the whole output unreliable (T31).
+        operating_points: finding id: name, where the site picked another than the package's default.
+        hops_ms: What the daemon measured; joins the worker's own.
+        caveats: What else limits the result.
+    """
+    findings = []
+    scores = {scored.id: scored for scored in answer.findings}
+    for finding in manifest.findings:
+        scored = scores.get(finding.id)
+        if scored is None or not math.isfinite(scored.score):
+            return AnalysisResult(
+                outcome=Outcome.NOT_ANALYSED,
+                reason=Reason.UNRELIABLE_OUTPUT,
+                detail=f"no usable score for {finding.id}",
+                package_digest=answer.package_digest,
+                engine_digest=answer.engine_digest,
+                backend=answer.backend,
+                precision=answer.precision,
+                hops_ms={**answer.hops_ms, **hops_ms},
+                numbers=dict(answer.numbers),
+            )
+        name = operating_points.get(finding.id)
+        point = finding.point(name) if name else finding.default_point
+        findings.append(
+            FindingResult(
+                id=finding.id,
+                score=scored.score,
+                operating_point=point.name,
+                threshold=point.threshold,
+                # A measurement that gave its value is a finding by itself (DESIGN §2).
+                flagged=manifest.intended_use == "measurement" or scored.score >= point.threshold,
+                category=finding.category,
+                measurements=scored.measurements,
+                key_instances=scored.key_instances,
+                regions=scored.regions,
+            )
+        )
+    is_flagged = any(finding.flagged for finding in findings) and manifest.intended_use != "quality"
+    return AnalysisResult(
+        outcome=Outcome.FINDING if is_flagged else Outcome.NOTHING_FLAGGED,
+        findings=tuple(findings),
+        caveats=(*answer.caveats, *caveats),
+        warnings=answer.warnings,
+        package_digest=answer.package_digest,
+        engine_digest=answer.engine_digest,
+        backend=answer.backend,
+        precision=answer.precision,
+        pictures=answer.pictures,
+        hops_ms={**answer.hops_ms, **hops_ms},
+        numbers=dict(answer.numbers),
+    )
