@@ -1,0 +1,182 @@
+"""The stage that turns what analyses said into objects: built in a limited child, then on disk for good, then owed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from appliance.deliver.part10 import data_digest
+from appliance.dicom import codes
+from appliance.errors import ApplianceError, StoreError, TransientError
+from appliance.records import DeliveryKind
+from appliance.report.request import ReportImage, ReportPackage, ReportRequest
+from appliance.store.deliveries import Deliveries, ToBuild
+from appliance.store.spool import RESULTS, Spool
+from engines.child import Limits, run_limited
+from engines.errors import ChildError
+
+#: The child costs half a second before it builds anything, so what waits shares one.
+BATCH = 8
+#: A child that dies says nothing of the object: the machine may have been short of memory or time.
+MAX_TRIES = 3
+LIMITS = Limits(wall_s=60.0, cpu_s=45.0, memory_mb=1024)
+_CHILD = "appliance.report.child"
+_SOP_CLASSES = {DeliveryKind.SR: "1.2.840.10008.5.1.4.1.1.88.34"}
+_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+class ReportStage:
+    """Builds result objects. One that cannot be built becomes an issue with its reason, and the others go on."""
+
+    name = "report"
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        spool: Spool,
+        packages: Mapping[str, ReportPackage],
+        *,
+        evaluation: bool,
+        box_version: str,
+        run_child: Callable[[str, dict[str, Any], Limits], dict[str, Any]] = run_limited,
+    ) -> None:
+        """Build from ``deliveries`` into ``spool``.
+
+        Args:
+            deliveries: What is owed and not built.
+            spool: Where source images lie and results go.
+            packages: Texts and codes by name of package; read anew in each step, so the caller may add to it.
+            evaluation: ``site.mode`` is evaluation: the objects say so.
+            box_version: Of this software.
+            run_child: ``engines.child.run_limited``; tests give another.
+        """
+        self._deliveries = deliveries
+        self._spool = spool
+        self._packages = packages
+        self._evaluation = evaluation
+        self._box_version = box_version
+        self._run_child = run_child
+        self._codes = {
+            name: {"value": code.code, "scheme": code.scheme, "meaning": code.meaning}
+            for name, code in codes.table().items()
+        }
+        #: How many analyses are built one by one now, because a child that had several of them died.
+        self._alone = 0
+        self._tries: dict[int, int] = {}
+        self.max_step_s = LIMITS.wall_s + 30.0
+
+    def step(self) -> bool:
+        """Build one batch."""
+        ids = self._deliveries.analyses_to_build(1 if self._alone else BATCH)
+        if not ids:
+            return False
+        self._alone = max(0, self._alone - 1)
+        jobs: list[tuple[ToBuild, ReportRequest]] = []
+        try:
+            for analysis_id in ids:
+                jobs += self._jobs(analysis_id)
+            if jobs:
+                self._build(ids, jobs)
+        finally:
+            for _, request in jobs:
+                Path(request.output_path).unlink(missing_ok=True)
+        return True
+
+    def _jobs(self, analysis_id: int) -> list[tuple[ToBuild, ReportRequest]]:
+        try:
+            owed = self._deliveries.to_build(analysis_id)
+            package = self._packages.get(owed.package)
+            if package is None:
+                reason = f"package {owed.package} is not installed; install it again, then 'scanside dest retry'"
+                self._deliveries.build_failed(analysis_id, None, reason)
+                return []
+            jobs = []
+            for kind, sop_instance_uid in owed.objects.items():
+                if kind in _SOP_CLASSES:
+                    jobs.append((owed, self._request(owed, package, kind, sop_instance_uid)))
+                else:
+                    self._deliveries.build_failed(analysis_id, kind, f"this version does not build {kind} objects")
+            return jobs
+        except (StoreError, TransientError):
+            raise
+        except (ApplianceError, ValidationError) as error:
+            # pydantic quotes values; its own summary is enough beside the id.
+            reason = str(error) if isinstance(error, ApplianceError) else "its row in the database is damaged"
+            self._deliveries.build_failed(analysis_id, None, reason)
+            return []
+
+    def _request(
+        self, owed: ToBuild, package: ReportPackage, kind: DeliveryKind, sop_instance_uid: str
+    ) -> ReportRequest:
+        return ReportRequest(
+            kind=kind,
+            sop_instance_uid=sop_instance_uid,
+            predecessors=owed.predecessors[kind],
+            output_path=str(self._spool.scratch()),
+            package=package,
+            package_version=owed.package_version,
+            box_version=self._box_version,
+            result=owed.result,
+            late=owed.late,
+            evaluation=self._evaluation,
+            done_at=owed.done_at,
+            identity=owed.identity,
+            study_description=owed.study_description,
+            study_date=owed.study_date,
+            study_time=owed.study_time,
+            patient_age=owed.header.patient_age,
+            modality=owed.header.modality,
+            images=tuple(
+                ReportImage(
+                    sop_instance_uid=file.sop_instance_uid,
+                    series_instance_uid=file.series_instance_uid,
+                    path=str(self._spool.path(file.path)),
+                )
+                for file in owed.files
+            ),
+        )
+
+    def _build(self, ids: list[int], jobs: list[tuple[ToBuild, ReportRequest]]) -> None:
+        try:
+            document = {"jobs": [request.to_json() for _, request in jobs], "codes": self._codes}
+            answers = self._run_child(_CHILD, document, LIMITS)["objects"]
+        except ChildError as error:
+            self._child_died(ids, error)
+            return
+        except OSError as error:
+            raise TransientError(f"no child process for reports could be started: {error.strerror}") from error
+        for (owed, request), answer in zip(jobs, answers, strict=True):
+            self._tries.pop(owed.analysis_id, None)
+            if "error" in answer:
+                self._deliveries.build_failed(owed.analysis_id, request.kind, answer["error"])
+            else:
+                self._keep(owed.analysis_id, request, answer["ms"])
+
+    def _keep(self, analysis_id: int, request: ReportRequest, ms: float) -> None:
+        output = Path(request.output_path)
+        with output.open("rb") as stream:
+            sha256, offset, size = data_digest(stream)
+        path = self._spool.write_blob(RESULTS, output)
+        self._deliveries.built(
+            analysis_id,
+            request.kind,
+            path=path,
+            sha256=sha256,
+            size=offset + size,
+            sop_class_uid=_SOP_CLASSES[request.kind],
+            transfer_syntax_uid=_EXPLICIT_VR_LITTLE_ENDIAN,
+            ms=ms,
+        )
+
+    def _child_died(self, ids: list[int], error: ChildError) -> None:
+        if len(ids) > 1:
+            self._alone = len(ids)
+            return
+        tries = self._tries.get(ids[0], 0) + 1
+        self._tries[ids[0]] = tries
+        if tries >= MAX_TRIES:
+            del self._tries[ids[0]]
+            self._deliveries.build_failed(ids[0], None, f"the child that builds it ended {tries} times: {error.fault}")

@@ -1,0 +1,328 @@
+"""A storage SCU on one blocking socket: every wait has a deadline, and a data set leaves as the bytes of its file.
+
+pynetdicom's requestor queues a whole object in memory before it sends, waits for sockets without a limit and spends two
+threads and 1 ms sleeps on an association. Forwarding needs so little of the protocol (PS3.8 §9.3, PS3.7 §9.3.1) that
+writing it out is shorter than bounding that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from pydicom.uid import UID
+
+from appliance.deliver import wire
+from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation
+from appliance.deliver.wire import Context
+
+VERIFICATION = "1.2.840.10008.1.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+#: An object may take this much longer per byte than ``timeout_s`` before the peer counts as hanging.
+SLOWEST_BYTES_PER_S = 50_000
+
+_MAX_PDU = 128 * 1024
+#: What a peer may send us in one PDU; answers are some hundred bytes.
+_MAX_ANSWER = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Whom we call, and as whom."""
+
+    host: str
+    port: int
+    called_ae: str
+    calling_ae: str
+    timeout_s: float
+
+    def __str__(self) -> str:
+        return f"{self.called_ae} at {self.host}:{self.port}"
+
+
+def longest_store_s(timeout_s: float, size: int) -> float:
+    """The longest that storing an object of ``size`` bytes may take before the association is given up."""
+    return 2 * timeout_s + size / SLOWEST_BYTES_PER_S
+
+
+class Association:
+    """An association that we requested. One thread uses it; only ``interrupt`` may come from another."""
+
+    def __init__(self, peer: Peer, contexts: Sequence[Context]) -> None:
+        """Connect and negotiate one presentation context per pair, so that the peer cannot pick another syntax.
+
+        Args:
+            peer: Whom to call.
+            contexts: At most ``wire.MAX_CONTEXTS`` pairs.
+
+        Raises:
+            NoAssociation: The peer cannot be reached or rejects; the message says how to mend it.
+        """
+        self.peer = peer
+        self._message_id = 0
+        self._peer_max_pdu = 0
+        #: Context id of what the peer took, and its result code for what it refused (PS3.8 Table 9-18).
+        self.accepted: dict[Context, int] = {}
+        self.refused: dict[Context, int] = {}
+        self._socket = _connect(peer)
+        try:
+            self._negotiate(list(contexts))
+        except (AssociationLost, NoAssociation) as error:
+            self._socket.close()
+            raise NoAssociation(str(error)) from error
+
+    def covers(self, contexts: Sequence[Context]) -> bool:
+        """Whether all these pairs were asked for."""
+        return all(context in self.accepted or context in self.refused for context in contexts)
+
+    def is_alive(self) -> bool:
+        """Whether the peer has neither closed, aborted nor asked for release since the last answer."""
+        with contextlib.suppress(OSError, ValueError):
+            return not select.select([self._socket], [], [], 0)[0]
+        return False
+
+    def store(self, context: Context, sop_instance_uid: str, stream: IO[bytes], size: int) -> int:
+        """Send one data set, byte for byte, and wait for the answer.
+
+        Args:
+            context: SOP Class and Transfer Syntax UID of the data set.
+            sop_instance_uid: Of the data set.
+            stream: Where the data set begins at the present position.
+            size: Its bytes.
+
+        Returns:
+            The status of the C-STORE response.
+
+        Raises:
+            ContextRefused: The peer did not take this pair.
+            AssociationLost: No valid answer; the association is closed, the object may be stored or not.
+        """
+        if context not in self.accepted:
+            raise self._refusal(context)
+        context_id = self.accepted[context]
+        deadline = time.monotonic() + self.peer.timeout_s + size / SLOWEST_BYTES_PER_S
+        with self._closed_on_loss():
+            message_id = self._request(context_id, wire.C_STORE_RQ, context[0], sop_instance_uid)
+            self._send_data(context_id, stream, size, deadline)
+            return self._response(wire.C_STORE_RQ, message_id, sop_instance_uid)
+
+    def echo(self) -> int:
+        """C-ECHO (PS3.7 §9.3.5).
+
+        Returns:
+            The status.
+
+        Raises:
+            ContextRefused: The peer does not do verification.
+            AssociationLost: No valid answer.
+        """
+        context = (VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)
+        if context not in self.accepted:
+            raise self._refusal(context)
+        with self._closed_on_loss():
+            message_id = self._request(self.accepted[context], wire.C_ECHO_RQ, VERIFICATION)
+            return self._response(wire.C_ECHO_RQ, message_id)
+
+    def release(self) -> None:
+        """Ask for release, wait briefly for the answer, close. Never raises."""
+        with contextlib.suppress(OSError, AssociationLost):
+            deadline = time.monotonic() + min(self.peer.timeout_s, 5.0)
+            self._send(wire.pdu(wire.RELEASE_RQ, bytes(4)), deadline)
+            while self._receive(deadline)[0] == wire.DATA_TF:
+                pass
+        self._socket.close()
+
+    def interrupt(self) -> None:
+        """Make whatever the using thread waits for fail now; for the daemon's stop."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _negotiate(self, contexts: list[Context]) -> None:
+        deadline = time.monotonic() + self.peer.timeout_s
+        self._send(wire.associate_request(self.peer.called_ae, self.peer.calling_ae, contexts, _MAX_PDU), deadline)
+        kind, body = self._receive(deadline)
+        if kind == wire.ASSOCIATE_RJ and len(body) >= 4:
+            raise NoAssociation(_rejection(self.peer, body[2], body[3]))
+        if kind == wire.ABORT:
+            raise NoAssociation(f"{self.peer} aborts the association at once; does it expect TLS or another AE title?")
+        if kind != wire.ASSOCIATE_AC:
+            raise NoAssociation(f"{self.peer} answered with something that is no DICOM; check host and port")
+        self.accepted, self.refused, self._peer_max_pdu = wire.read_accept(body, contexts)
+
+    def _refusal(self, context: Context) -> ContextRefused:
+        result = self.refused.get(context, 0)
+        what = {3: "this SOP Class", 4: "this Transfer Syntax for it"}.get(result, "this pair now")
+        sop_class, syntax = (_name(uid) for uid in context)
+        words = (
+            f"{self.peer} does not take {what}: SOP Class {sop_class}, Transfer Syntax {syntax};"
+            " let the PACS accept it, then retry"
+        )
+        return ContextRefused(words, for_good=result in {3, 4})
+
+    def _request(self, context_id: int, command: int, sop_class_uid: str, sop_instance_uid: str = "") -> int:
+        self._message_id = self._message_id % 0xFFFF + 1
+        data = wire.command_set(command, self._message_id, sop_class_uid, sop_instance_uid)
+        flags = wire.COMMAND_PDV | wire.LAST_PDV
+        self._send(wire.pdv(context_id, flags, data), time.monotonic() + self.peer.timeout_s)
+        return self._message_id
+
+    def _send_data(self, context_id: int, stream: IO[bytes], size: int, deadline: float) -> None:
+        # Fragments but the last have an even length (PS3.8 §E.1); 6 bytes of each are its header.
+        most = min(self._peer_max_pdu or _MAX_PDU, _MAX_PDU)
+        step = max(2, (most - wire.PDV_HEADER.size) & ~1)
+        left = size
+        while True:
+            try:
+                chunk = stream.read(min(step, left))
+            except OSError as error:
+                raise AssociationLost(f"the file in the spool cannot be read: {error.strerror}") from error
+            left -= len(chunk)
+            if not chunk and left:
+                raise AssociationLost("the file in the spool ended while it was being sent")
+            self._send(wire.pdv(context_id, 0 if left else wire.LAST_PDV, chunk), deadline)
+            if not left:
+                return
+
+    def _response(self, command: int, message_id: int, sop_instance_uid: str = "") -> int:
+        elements = self._command_set(time.monotonic() + self.peer.timeout_s)
+        is_ours = wire.number(elements, 0x0120) == message_id
+        if wire.number(elements, 0x0100) != command | wire.RESPONSE or not is_ours:
+            raise AssociationLost(f"{self.peer} answered another request than ours")
+        if wire.text(elements, 0x1000) not in {"", sop_instance_uid}:
+            raise AssociationLost(f"{self.peer} answered for another object than the one sent")
+        status = wire.number(elements, 0x0900)
+        if status is None:
+            raise AssociationLost(f"{self.peer} answered without a status")
+        return status
+
+    def _command_set(self, deadline: float) -> dict[int, bytes]:
+        data = b""
+        while True:
+            kind, body = self._receive(deadline)
+            if kind == wire.ABORT:
+                raise AssociationLost(f"{self.peer} aborted the association")
+            if kind == wire.RELEASE_RQ:
+                self._send(wire.pdu(wire.RELEASE_RP, bytes(4)), deadline)
+                raise AssociationLost(f"{self.peer} released the association before it answered")
+            if kind != wire.DATA_TF:
+                raise AssociationLost(f"{self.peer} sent a PDU of type {kind} instead of its answer")
+            for flags, fragment in wire.read_pdvs(body):
+                if not flags & wire.COMMAND_PDV:
+                    raise AssociationLost(f"{self.peer} sent a data set instead of its answer")
+                data += fragment
+                if flags & wire.LAST_PDV:
+                    return wire.read_command_set(data)
+
+    @contextlib.contextmanager
+    def _closed_on_loss(self) -> Iterator[None]:
+        try:
+            yield
+        except AssociationLost:
+            # Half a message may be on its way: nothing else can be said on this association.
+            with contextlib.suppress(OSError):
+                self._socket.settimeout(1.0)
+                self._socket.sendall(wire.pdu(wire.ABORT, bytes(4)))
+            self._socket.close()
+            raise
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        try:
+            self._arm(deadline)
+            self._socket.sendall(data)
+        except TimeoutError as error:
+            raise AssociationLost(f"{self.peer} stopped reading; is it hanging?") from error
+        except OSError as error:
+            raise AssociationLost(f"{self.peer} closed the connection: {error.strerror}") from error
+
+    def _receive(self, deadline: float) -> tuple[int, bytes]:
+        kind, length = wire.PDU_HEADER.unpack(self._read(wire.PDU_HEADER.size, deadline))
+        if not wire.ASSOCIATE_RQ <= kind <= wire.ABORT or length > _MAX_ANSWER:
+            raise AssociationLost(f"{self.peer} sent something that is no DICOM; check host and port")
+        return kind, self._read(length, deadline)
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        data = bytearray()
+        try:
+            while len(data) < length:
+                self._arm(deadline)
+                chunk = self._socket.recv(length - len(data))
+                if not chunk:
+                    raise AssociationLost(f"{self.peer} closed the connection without an answer")
+                data += chunk
+        except TimeoutError as error:
+            raise AssociationLost(f"{self.peer} gave no answer within {self.peer.timeout_s:g} s") from error
+        except OSError as error:
+            raise AssociationLost(f"{self.peer} closed the connection: {error.strerror}") from error
+        return bytes(data)
+
+    def _arm(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoResult:
+    """What ``dest test`` tells."""
+
+    ok: bool
+    ms: float
+    words: str
+
+
+def echo(peer: Peer) -> EchoResult:
+    """Associate with a destination and verify it; never raises."""
+    begin = time.monotonic()
+    try:
+        association = Association(peer, [(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)])
+        try:
+            status = association.echo()
+        finally:
+            association.release()
+    except (NoAssociation, AssociationLost, ContextRefused) as error:
+        return EchoResult(ok=False, ms=(time.monotonic() - begin) * 1000, words=str(error))
+    words = f"{peer} answers" if status == 0 else f"{peer} answers C-ECHO with status 0x{status:04X}"
+    return EchoResult(ok=status == 0, ms=(time.monotonic() - begin) * 1000, words=words)
+
+
+def _name(uid: str) -> str:
+    """Errors end up in the journal, which holds no UIDs; names say more anyway."""
+    name = UID(uid).name
+    return name if name != uid else "private"
+
+
+def _connect(peer: Peer) -> socket.socket:
+    try:
+        connection = socket.create_connection((peer.host, peer.port), peer.timeout_s)
+    except TimeoutError as error:
+        raise NoAssociation(f"no answer from {peer} within {peer.timeout_s:g} s; check network and firewall") from error
+    except socket.gaierror as error:
+        raise NoAssociation(f"the name {peer.host!r} cannot be resolved; correct host of the destination") from error
+    except ConnectionRefusedError as error:
+        raise NoAssociation(f"nothing listens for {peer}; start the PACS or correct host and port") from error
+    except OSError as error:
+        raise NoAssociation(f"{peer} cannot be reached: {error.strerror}; check network and firewall") from error
+    # Without it each object waits some 40 ms for a delayed acknowledgement.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+#: Source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21), in words that tell what to mend.
+_REJECTIONS = {
+    (1, 3): "does not know our AE title {calling!r}; enter it there with this box's address",
+    (1, 7): "does not answer to the AE title {called!r}; correct ae_title of the destination",
+    (3, 1): "is congested; it is tried again",
+    (3, 2): "has no association left; it is tried again",
+}
+
+
+def _rejection(peer: Peer, source: int, reason: int) -> str:
+    # Whether the peer calls it permanent or transient makes no difference: peers are careless, we retry for ever.
+    words = _REJECTIONS.get((source, reason), "rejects the association (source {source}, reason {reason})")
+    return f"{peer} " + words.format(calling=peer.calling_ae, called=peer.called_ae, source=source, reason=reason)
