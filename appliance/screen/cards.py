@@ -1,0 +1,141 @@
+"""Rows of the store as cards of the screen: what is told of one study, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from appliance.records import Outcome
+from appliance.screen.model import Activity, Card, Facts, Level, Line, Mark
+from appliance.screen.packages import PackageText, unknown_package
+from appliance.screen.people import masked
+from appliance.store.readmodels import AlertView, AnalysisView, FindingView, StudyView
+
+
+class Cards:
+    """Makes cards and activities of the store's rows."""
+
+    def __init__(self, facts: Facts, packages: Mapping[str, PackageText]) -> None:
+        """Take studies from ``facts`` and texts from ``packages``."""
+        self._facts = facts
+        self._packages = packages
+
+    def alerts(self, alerts: Iterable[AlertView]) -> list[Card]:
+        """Cards of alerts, in the same order."""
+        studies = self._facts.studies
+        return [self._card(studies[a.study_id], a, a.raised_at) for a in alerts if a.study_id in studies]
+
+    def study(self, study: StudyView) -> Card:
+        """The card of a study that has ended, as it stands now."""
+        alert = study.alert if study.outcome is Outcome.FINDING else None
+        return self._card(study, alert, study.outcome_at or study.last_at)
+
+    def receiving(self) -> Iterable[Activity]:
+        """Studies that are arriving."""
+        for item in self._facts.box.receiving:
+            study = self._facts.studies.get(item.study_id)
+            if study is not None:
+                yield self._activity(study, None, item.since_at, None)
+
+    def analysing(self) -> Iterable[Activity]:
+        """Studies that are in the worker."""
+        for item in self._facts.box.analysing:
+            study = self._facts.studies.get(item.study_id)
+            if study is not None:
+                yield self._activity(study, self._package(item.package).title, item.started_at, item.usual_s)
+
+    def _package(self, name: str) -> PackageText:
+        return self._packages.get(name) or unknown_package(name)
+
+    def _activity(
+        self, study: StudyView, package: Mapping[str, str] | None, since_at: datetime, usual_s: float | None
+    ) -> Activity:
+        return Activity(
+            person=masked(study),
+            about=_about(study),
+            source=study.source,
+            images=study.images,
+            package=package,
+            since_at=since_at,
+            usual_s=usual_s,
+        )
+
+    def _card(self, study: StudyView, alert: AlertView | None, at: datetime) -> Card:
+        live = study.live
+        done = [self._package(a.package) for a in live if a.outcome in {Outcome.FINDING, Outcome.NOTHING_FLAGGED}]
+        missed = next((a for a in live if a.outcome is Outcome.NOT_ANALYSED and a.reason is study.reason), None)
+        lead = next((a for a in study.analyses if alert and a.id == alert.analysis_id), None)
+        return Card(
+            study_id=study.id,
+            alert_id=alert.id if alert else None,
+            level=_level(study, alert),
+            alert_state=alert.state if alert else None,
+            lines=tuple(self._lines(study, alert)) if alert else (),
+            reason=study.reason,
+            detail=missed.detail if missed and not alert else "",
+            looked_for=tuple(package.looked_for for package in done),
+            not_looked_for=tuple(package.not_looked_for for package in done if package.not_looked_for),
+            person=masked(study),
+            about=_about(study),
+            source=study.source,
+            received_at=study.last_at,
+            at=at,
+            seen_by=alert.acknowledged_by if alert else "",
+            seen_at=alert.acknowledged_at if alert else None,
+            withdrawn_why=alert.withdrawn_why if alert else "",
+            marks=tuple(_marks(study, alert, lead)),
+            warnings=tuple(warning for a in live for warning in a.warnings),
+            picture=bool(lead and lead.pictures and self._package(lead.package).shows_place),
+        )
+
+    def _lines(self, study: StudyView, alert: AlertView) -> Iterable[Line]:
+        flagged = {
+            (finding.package, finding.id): finding
+            for analysis in study.analyses
+            if analysis.outcome is Outcome.FINDING
+            for finding in analysis.findings
+        }
+        for told in alert.findings:
+            package = self._package(told.package)
+            text = package.findings.get(told.finding)
+            result = flagged.get((told.package, told.finding)) if package.shows_place else None
+            yield Line(
+                title=text.title if text else {"en": told.finding, "zh_Hans": told.finding},
+                advice=text.advice if text else {},
+                volume_ml=_millilitres(result),
+                slices=tuple(s.instance_number for s in result.key_slices if s.instance_number)[:3] if result else (),
+            )
+
+
+def _level(study: StudyView, alert: AlertView | None) -> Level:
+    if alert is not None:
+        if not alert.active:
+            return Level.NOTE
+        return {1: Level.URGENT, 2: Level.PRIORITY}.get(alert.category, Level.NOTE)
+    if study.outcome is Outcome.NOT_ANALYSED:
+        return Level.NOT_ANALYSED
+    return Level.NOTE if study.outcome is Outcome.FINDING else Level.NOTHING_FLAGGED
+
+
+def _marks(study: StudyView, alert: AlertView | None, lead: AnalysisView | None) -> Iterable[Mark]:
+    if lead.late if lead else any(a.late for a in study.live):
+        yield Mark.LATE
+    if (alert and alert.identity_revision > 1) or (not alert and study.identity_revision > 1):
+        yield Mark.CORRECTED
+    if any(a.predecessor is not None for a in study.live):
+        yield Mark.REVISED
+    if lead is not None and lead.superseded_by is not None and any(a.outcome is None for a in study.live):
+        yield Mark.AGAIN
+
+
+def _millilitres(finding: FindingView | None) -> float | None:
+    volume = finding.volume if finding else None
+    if volume is None:
+        return None
+    return volume.value / 1000 if volume.unit.lower() == "mm3" else volume.value
+
+
+def _about(study: StudyView) -> str:
+    """Modality and description, as the scanner named them."""
+    modality = "/".join(study.modalities)
+    return f"{modality} {study.description}".strip()

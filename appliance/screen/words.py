@@ -1,0 +1,73 @@
+"""Codes in words: reasons, withdrawals, issues. Marked for extraction here, translated where they are shown."""
+
+from __future__ import annotations
+
+from appliance.records import Reason
+from appliance.store.readmodels import AI_UNAVAILABLE
+from appliance.web.i18n import N_
+
+#: Why a study was not analysed, and what the technologist does now.
+REASONS: dict[str, tuple[str, str]] = {
+    Reason.OUT_OF_ENVELOPE: (
+        N_("This kind of image is outside what the AI can check"),
+        N_("Read as usual. The AI did not check these images."),
+    ),
+    Reason.QUALITY: (
+        N_("The image quality is too low for the AI"),
+        N_("Look at the images before the patient leaves. Read as usual."),
+    ),
+    Reason.CANNOT_DECODE: (
+        N_("The AI cannot open this image format"),
+        N_("Read as usual. Tell service which scanner sent it."),
+    ),
+    Reason.INCOMPLETE: (
+        N_("Images are missing"),
+        N_("Check that the scanner sent every image, then send the study again."),
+    ),
+    Reason.UNRELIABLE_OUTPUT: (
+        N_("The AI gave no answer that can be relied on"),
+        N_("Read as usual. The AI did not check these images."),
+    ),
+    Reason.FAILED: (
+        N_("The AI stopped while it worked on this study"),
+        N_("Read as usual. Tell service if it happens again."),
+    ),
+    Reason.TIMED_OUT: (
+        N_("The AI took too long"),
+        N_("Read as usual. Tell service if it happens again."),
+    ),
+    Reason.AI_UNAVAILABLE: (
+        N_("The AI was not working"),
+        N_("Read as usual. It is analysed later, when the AI works again."),
+    ),
+    Reason.WITHDRAWN: (
+        N_("The result was withdrawn"),
+        N_("Read as usual."),
+    ),
+}
+
+#: Why an alert was withdrawn.
+WITHDRAWN = {
+    "superseded": N_("Replaced by a newer result"),
+    "identity_corrected": N_("Patient data was corrected"),
+}
+
+#: Issues that a technologist can read; others are shown by their code.
+ISSUES = {
+    AI_UNAVAILABLE: N_("AI NOT WORKING"),
+    "DISK_RESERVE": N_("Disk full. New images are refused."),
+    "VERSION_CONFLICT": N_("Different images came under one number. A person must choose."),
+    "STUDY_UID_SHARED": N_("Two patients came under one study number. They are kept apart."),
+    "DELIVERY_PARKED": N_("A destination refuses an object. A person must look."),
+    "DESTINATION_UNREACHABLE": N_("A destination does not answer. It is tried again."),
+    "RESULT_NOT_BUILT": N_("A result could not be written for the PACS."),
+    "SPOOL_CORRUPT": N_("A stored image is damaged."),
+    "SPOOL_MISSING": N_("A stored image is missing."),
+    "PACKAGE_REFUSED": N_("An AI package was refused."),
+    "DATABASE_REBUILT": N_("The database was damaged and has been rebuilt."),
+}
+
+
+def reason(code: str) -> tuple[str, str]:
+    """What is wrong and what to do, as message ids."""
+    return REASONS.get(code, REASONS[Reason.FAILED])

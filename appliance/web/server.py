@@ -1,0 +1,133 @@
+"""uvicorn in a thread of its own, so that the daemon keeps its main thread for signals."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import uvicorn
+from starlette.applications import Starlette
+
+from appliance.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_START_S = 15.0
+
+
+class WebServer:
+    """Serves one application on a loopback address. ``start`` and ``stop`` once each."""
+
+    def __init__(self, app: Starlette, host: str = "127.0.0.1", port: int = 8080) -> None:
+        """Prepare to serve.
+
+        Args:
+            app: Made by ``make_app``; its life span starts and ends with the server.
+            host: A loopback address or ``localhost``.
+            port: 0 for any free one.
+
+        Raises:
+            ConfigError: ``host`` is not of this machine alone; there are no accounts yet.
+        """
+        self._address = _loopback(host)
+        self._port = port
+        self._server = _Server(
+            app.state.on_stop,
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                http="h11",
+                ws="none",
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=2,
+                limit_concurrency=64,
+            ),
+        )
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def start(self) -> int:
+        """Listen and serve.
+
+        Returns:
+            The port.
+
+        Raises:
+            ConfigError: The port is taken, or the application did not start.
+        """
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._address, self._port))
+        except OSError as error:
+            listener.close()
+            raise ConfigError(
+                f"screen.port: {self._address} port {self._port} cannot be used: {error.strerror}; choose another"
+            ) from error
+        port = int(listener.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="web", daemon=True)
+        self._thread.start()
+        waited = 0.0
+        while not self._server.started and not self._ended.is_set() and waited < _START_S:
+            self._ended.wait(0.02)
+            waited += 0.02
+        if not self._server.started:
+            raise ConfigError("the web server did not start; its log lines before this one say why")
+        return port
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End open streams, finish running requests, and return when the thread is gone."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                log.warning("the web server did not stop within %s s", timeout_s)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server's thread is doing its work; for the watchdog."""
+        return bool(self._server.started) and not self._ended.is_set()
+
+    def _serve(self, listener: socket.socket) -> None:
+        with closing(listener):
+            try:
+                self._server.run(sockets=[listener])
+            except SystemExit:  # uvicorn's way to say that the application did not start
+                log.error("the web server could not start")  # noqa: TRY400 - uvicorn has logged the cause
+            finally:
+                self._ended.set()
+
+
+class _Server(uvicorn.Server):
+    """Tells endless streams to end before it waits for running requests."""
+
+    def __init__(self, on_stop: list[Callable[[], None]], config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for call in self._on_stop:
+            call()
+        await super().shutdown(sockets)
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        is_loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigError(
+            f"screen.host: {host!r} is not an address of this machine alone; the screens have no accounts yet, "
+            "so use 127.0.0.1 and show the page in a browser on the box"
+        )
+    return address

@@ -1,0 +1,63 @@
+"""Jinja templates: everything escaped, nothing undefined, one environment per locale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from appliance.web.assets import Assets
+from appliance.web.i18n import LOCALES, Catalogues, language_of
+
+
+class Templates:
+    """The templates of some folders."""
+
+    def __init__(self, folders: tuple[Path, ...], assets: Assets, catalogues: Catalogues) -> None:
+        """Look for templates in ``folders``, in that order."""
+        self._environments = {locale: _environment(folders, assets, catalogues, locale) for locale in LOCALES}
+
+    def render(self, locale: str, name: str, **values: Any) -> str:
+        """Render a template in a locale of ``LOCALES``."""
+        return self._environments[locale].get_template(name).render(values)
+
+
+def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogues, locale: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.install_gettext_translations(catalogues.of(locale), newstyle=True)  # type: ignore[attr-defined]
+    tag, _ = LOCALES[locale]
+    language = language_of(locale)
+
+    def text(bilingual: Mapping[str, str]) -> str:
+        return bilingual.get(language) or bilingual.get("en", "")
+
+    environment.filters |= {"text": text, "clock": clock, "epoch_ms": epoch_ms}
+    environment.globals |= {
+        "asset": assets.url,
+        "build": assets.build,
+        "locale": locale,
+        "lang": tag,
+        "locales": LOCALES,
+    }
+    return environment
+
+
+def clock(at: datetime) -> str:
+    """Hour and minute in the box's time zone."""
+    return at.astimezone().strftime("%H:%M")
+
+
+def epoch_ms(at: datetime) -> int:
+    """For scripts that count from then."""
+    return int(at.timestamp() * 1000)

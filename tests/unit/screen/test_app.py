@@ -1,0 +1,195 @@
+"""The addresses of the alert screen, asked without a browser."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from appliance.config import Site
+from appliance.screen import screen_app
+from appliance.store.facts import Kind
+from appliance.web.server import WebServer
+
+
+@contextmanager
+def _served(app):
+    server = WebServer(app, port=0)
+    address = f"http://127.0.0.1:{server.start()}"
+    try:
+        with httpx.Client(base_url=address, headers={"Origin": address}, follow_redirects=True, timeout=20) as client:
+            yield client
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def serve(store, clock, scenes):
+    """``with serve() as client``: the screen of the store as it stands now."""
+    return lambda **site: _served(screen_app(store, Site(**site), scenes.packages(), clock))
+
+
+@pytest.fixture
+def client(serve):
+    with serve(name="CT <1>") as opened:
+        yield opened
+
+
+@pytest.fixture
+def post(client):
+    """``post(path, body)`` as the page does: with origin and token."""
+
+    def send(path, body, **headers):
+        if "scanside_csrf" not in client.cookies:
+            client.get("/alert")
+        return client.post(path, json=body, headers={"X-CSRF-Token": client.cookies["scanside_csrf"]} | headers)
+
+    return send
+
+
+@pytest.fixture
+def rows(store):
+    """``rows(kind)``: journal rows of a kind."""
+    return lambda kind: store.journal.after(0, 100, (kind,))
+
+
+def test_the_page_is_whole_without_the_script_and_says_that_it_is_not_connected(client):
+    page = client.get("/alert").text
+    assert 'data-connection="none"' in page
+    assert "CONNECTION LOST" in page
+    assert "CT &lt;1&gt;" in page
+
+
+def test_the_front_door_leads_to_the_alert_page(client):
+    answer = client.get("/", follow_redirects=False)
+    assert answer.headers["location"] == "/alert"
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_a_choice_of_language_is_remembered(client):
+    assert "Evaluation, not for patient care" in client.get("/alert").text
+    assert "评估模式，不得用于诊疗" in client.get("/alert?lang=zh_Hans_CN").text
+    page = client.get("/alert")
+    assert "评估模式，不得用于诊疗" in page.text
+    assert 'lang="zh-Hans-CN"' in page.text
+    assert page.headers["content-language"] == "zh-Hans-CN"
+
+
+def test_an_unknown_language_is_the_sites(client):
+    assert "Evaluation, not for patient care" in client.get("/alert?lang=xx").text
+
+
+def test_clinical_mode_has_no_band_and_no_demonstration(serve, write, scenes):
+    write(scenes.urgent)
+    with serve(mode="clinical") as client:
+        page = client.get("/alert").text
+    assert "Evaluation" not in page
+    assert "Demonstration" not in page
+
+
+def test_evaluation_mode_marks_every_open_alert_as_demonstration(serve, store, scenes):
+    scenes.fill(store, "several")
+    with serve() as client:
+        page = client.get("/alert").text
+    # Three open ones and one withdrawn.
+    assert page.count("Demonstration") == 4
+
+
+@pytest.mark.req("R-SCREEN-03")
+def test_an_acknowledgement_stands_in_the_journal_with_the_name(post, rows, write, scenes, store):
+    alert = write(scenes.urgent)
+    assert post(f"/alerts/{alert}/acknowledge", {"name": " Li Wei "}).status_code == 204
+    (fact,) = rows(Kind.ALERT_ACKNOWLEDGED)
+    assert fact.actor == {"kind": "person", "name": "Li Wei", "role": ""}
+    assert store.views.alert(alert).acknowledged_by == "Li Wei"
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 65, "a\nb", None])
+def test_an_acknowledgement_needs_a_name(post, rows, write, scenes, name):
+    alert = write(scenes.urgent)
+    answer = post(f"/alerts/{alert}/acknowledge", {} if name is None else {"name": name})
+    assert answer.status_code == 400
+    assert not rows(Kind.ALERT_ACKNOWLEDGED)
+
+
+def test_acknowledging_what_is_not_there_or_was_withdrawn_is_told(post, write, scenes):
+    alert = write(scenes.urgent, state="withdrawn", withdrawn_why="superseded")
+    assert post("/alerts/999/acknowledge", {"name": "Li"}).status_code == 404
+    assert post(f"/alerts/{alert}/acknowledge", {"name": "Li"}).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "null"}, {"Origin": "http://evil.example"}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "x" * 32}]
+)
+def test_an_act_from_elsewhere_is_refused(post, rows, write, scenes, headers):
+    alert = write(scenes.urgent)
+    assert post(f"/alerts/{alert}/acknowledge", {"name": "Li"}, **headers).status_code == 403
+    assert not rows(Kind.ALERT_ACKNOWLEDGED)
+
+
+def test_presented_is_recorded_with_the_screens_name(post, rows, write, scenes):
+    alert = write(scenes.urgent)
+    assert post(f"/alerts/{alert}/presented", {"screen": "ct-1"}).status_code == 204
+    assert post(f"/alerts/{alert}/presented", {"screen": "ct-2"}).status_code == 204
+    assert [fact.body for fact in rows(Kind.ALERT_PRESENTED)] == [{"alert": alert, "screen": "ct-1"}]
+    assert post(f"/alerts/{alert}/presented", {"screen": "<script>"}).status_code == 400
+
+
+def test_the_picture_of_a_detection_package_is_served_and_of_a_triage_package_not(client, store, write, scenes):
+    shown = store.spool.write_blob("pictures", scenes.picture(16), suffix=".png")
+    alert = write(scenes.urgent, pictures=(shown,))
+    answer = client.get(f"/alerts/{alert}/picture")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == scenes.picture(16)
+    study = write(scenes.add_study)
+    result = write(scenes.finding_result, study, finding="effusion", pictures=(shown,))
+    triage = write(scenes.add_alert, study, write(scenes.add_analysis, study, result, package=scenes.CHEST))
+    assert client.get(f"/alerts/{triage}/picture").status_code == 404
+    assert client.get("/alerts/999/picture").status_code == 404
+
+
+def test_a_picture_that_is_none_or_lies_outside_the_spool_is_not_served(client, store, write, scenes):
+    page = store.spool.write_blob("pictures", b"<html><script>", suffix=".png")
+    for path, status in ((page, 404), ("../scanside.db", 503), ("/etc/passwd", 503)):
+        alert = write(scenes.urgent, pictures=(path,))
+        assert client.get(f"/alerts/{alert}/picture").status_code == status
+
+
+def test_the_whole_name_comes_only_when_it_is_asked_for(serve, write, scenes):
+    write(scenes.urgent)
+    with serve() as client:
+        shown = client.get("/alert").text + client.get("/api/board").text
+        assert "4711" in shown
+        assert "XIAOMING" not in shown
+        assert client.get("/studies/1/identity").json()["name"] == "WANG, XIAOMING"
+        assert client.get("/studies/99/identity").status_code == 404
+
+
+def test_the_board_as_json_says_the_same(serve, store, scenes):
+    scenes.fill(store, "several")
+    with serve() as client:
+        board = client.get("/api/board").json()
+    assert (board["state"], board["open_alerts"], board["stream"]) == ("urgent", 3, store.db.stream)
+    assert board["hero"]["lines"][0]["volume_ml"] == pytest.approx(12.4)
+    assert board["hero"]["person"]["name"]["zh_Hans"] == "王*明"
+    json.dumps(board)
+
+
+@pytest.mark.req("R-FAULT-T23")
+@pytest.mark.fault("T23")
+def test_hostile_text_is_text(serve, write, scenes):
+    hostile = scenes.Identity(
+        study_instance_uid="1.2", patient_name='<img src=x onerror="alert(1)">^&{{7*7}}', accession_number='"><script>alert(2)',
+    )  # fmt: skip
+    alert = write(
+        scenes.urgent, hostile, study_values={"description": "</main><script>alert(3)</script>", "source": "<b>CT"}
+    )
+    write(scenes.not_analysed, detail="<svg onload=alert(4)>", identity=hostile)
+    write(lambda tx: tx.execute("UPDATE alert SET acknowledged_by = '<i>x' WHERE id = ?", (alert,)))
+    with serve() as client:
+        page = client.get("/alert").text
+    for raw in ("<script>alert", "<img src", "<svg onload", "<b>CT", "<i>x", "49"):
+        assert raw not in page
+    assert "&lt;/main&gt;&lt;script&gt;alert(3)" in page

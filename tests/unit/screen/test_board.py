@@ -1,0 +1,236 @@
+"""What has the biggest place, what stays listed, and what is never shown."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from appliance.records import AlertState, Outcome, Reason, Severity
+from appliance.screen.feed import Feed
+from appliance.screen.model import Level, Mark, State
+from appliance.store.readmodels import to_json
+
+
+@pytest.fixture
+def board(store, clock, scenes):
+    """``board()``: of the store as it stands now."""
+    feed = Feed(store, scenes.packages(), clock)
+    return lambda: feed._look(1).board
+
+
+@pytest.mark.req("R-SCREEN-01")
+@pytest.mark.parametrize(
+    ("scene", "state"),
+    [
+        ("empty", State.IDLE),
+        ("idle", State.IDLE),
+        ("receiving", State.RECEIVING),
+        ("analysing", State.ANALYSING),
+        ("urgent", State.URGENT),
+        ("priority", State.PRIORITY),
+        ("note", State.NOTE),
+        ("seen", State.SEEN),
+        ("nothing-flagged", State.NOTHING_FLAGGED),
+        ("not-analysed", State.NOT_ANALYSED),
+        ("ai-down", State.AI_DOWN),
+        ("ai-down-with-alert", State.URGENT),
+        ("several", State.URGENT),
+        ("backlog", State.URGENT),
+    ],
+)
+def test_each_state_of_the_store_has_its_state_on_the_screen(board, store, scenes, scene, state):
+    scenes.fill(store, scene)
+    assert board().state is state
+
+
+def test_of_several_alerts_the_newest_of_category_1_comes_first_and_all_are_counted(board, write, scenes):
+    write(scenes.priority)
+    write(scenes.urgent, scenes.LI)
+    newest = write(scenes.urgent, scenes.WANG)
+    write(scenes.priority)
+    shown = board()
+    assert (shown.hero.alert_id, shown.open_alerts) == (newest, 4)
+    assert [card.level for card in shown.items] == [Level.URGENT, Level.PRIORITY, Level.PRIORITY]
+    assert len(shown.chime) == 2
+
+
+def test_a_study_that_was_not_analysed_keeps_its_row_after_the_big_place_is_free_again(board, write, clock, scenes):
+    study = write(scenes.not_analysed)
+    assert board().hero.study_id == study
+    clock.advance(130)
+    for _ in range(8):
+        write(scenes.nothing_flagged)
+    shown = board()
+    assert shown.state is State.NOTHING_FLAGGED
+    assert shown.items[0].study_id == study
+    assert shown.items[0].reason is Reason.INCOMPLETE
+    assert shown.counts["NOT_ANALYSED"] == 1
+
+
+def test_not_applicable_is_only_counted(board, write, scenes):
+    write(scenes.add_study, outcome=Outcome.NOT_APPLICABLE)
+    shown = board()
+    assert shown.state is State.IDLE
+    assert not shown.items
+    assert shown.counts["NOT_APPLICABLE"] == 1
+
+
+def test_nothing_flagged_gives_the_place_back_after_a_minute(board, write, clock, scenes):
+    write(scenes.nothing_flagged)
+    assert board().state is State.NOTHING_FLAGGED
+    clock.advance(61)
+    assert board().state is State.IDLE
+
+
+def test_an_acknowledged_alert_says_by_whom_and_stays_listed(board, write, clock, scenes):
+    write(scenes.urgent, state="acknowledged", acknowledged_by="Li Wei", acknowledged_at=_iso(clock))
+    shown = board()
+    assert shown.state is State.SEEN
+    assert shown.hero.seen_by == "Li Wei"
+    assert not shown.chime
+    clock.advance(121)
+    shown = board()
+    assert shown.state is State.IDLE
+    assert shown.items[0].seen_by == "Li Wei"
+
+
+def test_a_withdrawn_alert_is_shown_with_its_reason_for_a_while_beside_the_new_one(board, store, clock, scenes):
+    scenes.fill(store, "several")
+    shown = board()
+    withdrawn = [card for card in shown.items if card.alert_state is AlertState.WITHDRAWN]
+    assert [(card.study_id, card.withdrawn_why) for card in withdrawn] == [(shown.hero.study_id, "identity_corrected")]
+    clock.advance(601)
+    assert not [card for card in board().items if card.alert_state is AlertState.WITHDRAWN]
+
+
+def test_a_late_result_is_said_to_be_late_and_never_sounds(board, store, scenes):
+    scenes.fill(store, "backlog")
+    shown = board()
+    assert Mark.LATE in shown.hero.marks
+    assert not shown.chime
+    assert (shown.notice.studies, shown.notice.findings) == (100, 3)
+
+
+def test_a_late_nothing_flagged_does_not_take_the_big_place(board, write, scenes):
+    study = write(scenes.nothing_flagged)
+    write(lambda tx: tx.execute("UPDATE analysis SET late = 1 WHERE study_id = ?", (study,)))
+    shown = board()
+    assert shown.state is State.IDLE
+    assert Mark.LATE in shown.items[0].marks
+
+
+def test_an_alert_whose_study_is_analysed_again_says_so(board, write, scenes):
+    alert = write(scenes.urgent)
+    row = write(lambda tx: tx.one("SELECT study_id, analysis_id FROM alert WHERE id = ?", (alert,)))
+    newer = write(scenes.add_analysis, row["study_id"], None, predecessor=row["analysis_id"])
+    write(lambda tx: tx.execute("UPDATE analysis SET superseded_by = ? WHERE id = ?", (newer, row["analysis_id"])))
+    shown = board()
+    assert shown.hero.alert_id == alert
+    assert {Mark.AGAIN, Mark.REVISED} <= set(shown.hero.marks)
+    assert shown.hero.lines[0].volume_ml == pytest.approx(12.4)
+
+
+def test_a_corrected_identity_is_said(board, write, scenes):
+    write(scenes.urgent, identity_revision=2)
+    assert Mark.CORRECTED in board().hero.marks
+
+
+def test_ai_down_never_hides_a_finding_and_a_finding_never_hides_ai_down(board, store, scenes):
+    scenes.fill(store, "ai-down-with-alert")
+    shown = board()
+    assert shown.state is State.URGENT
+    assert shown.ai_down_since is not None
+    assert [issue.code for issue in shown.faults] == ["DISK_RESERVE"]
+
+
+def test_what_was_and_was_not_looked_for_stands_with_every_result(board, write, scenes):
+    head = scenes.packages()[scenes.HEAD]
+    for make in (scenes.nothing_flagged, scenes.urgent):
+        write(make)
+        hero = board().hero
+        assert hero.looked_for == (head.looked_for,)
+        assert hero.not_looked_for == (head.not_looked_for,)
+
+
+def test_a_triage_package_shows_neither_size_nor_slice_nor_picture(board, write, scenes):
+    write(scenes.priority)
+    hero = board().hero
+    assert hero.lines[0].title["en"] == "Suspected pleural effusion"
+    assert (hero.lines[0].volume_ml, hero.lines[0].slices, hero.picture) == (None, (), False)
+
+
+def test_a_detection_package_shows_volume_and_key_slice(board, write, scenes):
+    write(scenes.urgent)
+    line = board().hero.lines[0]
+    assert line.volume_ml == pytest.approx(12.4)
+    assert line.slices == (14,)
+
+
+def test_a_passive_alert_is_quiet_and_waits_until_nothing_else_goes_on(board, write, scenes):
+    write(scenes.priority, category=1, active=0, chime=0)
+    shown = board()
+    assert (shown.state, shown.hero.level, shown.chime) == (State.NOTE, Level.NOTE, ())
+    write(scenes.add_study, is_open=True)
+    shown = board()
+    assert shown.state is State.RECEIVING
+    assert shown.items[0].level is Level.NOTE
+
+
+def test_silent_packages_show_nothing(board, write, scenes):
+    study = write(scenes.add_study, outcome=Outcome.NOTHING_FLAGGED)
+    result = write(scenes.finding_result, study)
+    write(scenes.add_analysis, study, result, role="silent")
+    shown = board()
+    assert shown.hero.lines == ()
+    assert shown.hero.looked_for == ()
+
+
+def test_a_package_that_is_gone_does_not_hide_its_alert(board, write, scenes):
+    study = write(scenes.add_study, outcome=Outcome.FINDING)
+    analysis = write(scenes.add_analysis, study, write(scenes.finding_result, study), package="gone")
+    write(scenes.add_alert, study, analysis, package="gone")
+    assert board().hero.lines[0].title["en"] == "hyperdensity"
+
+
+def test_the_box_says_when_no_package_is_live(store, clock):
+    assert Feed(store, {}, clock)._look(1).board.looked_for == ()
+
+
+def test_warnings_are_only_counted_and_faults_are_named(board, store, write):
+    store.issues.raise_("DESTINATION_UNREACHABLE", "pacs", Severity.WARNING)
+    store.issues.raise_("DISK_RESERVE", "spool", Severity.FAULT)
+    shown = board()
+    assert shown.warnings == 1
+    assert [issue.code for issue in shown.faults] == ["DISK_RESERVE"]
+
+
+@pytest.mark.parametrize("scene", ["urgent", "several", "not-analysed", "receiving", "analysing"])
+def test_the_board_holds_no_whole_name_and_no_id(board, store, scenes, scene):
+    scenes.fill(store, scene)
+    text = json.dumps(to_json(board()), ensure_ascii=False)
+    for person in (scenes.WANG, scenes.DOE, scenes.LI):
+        assert person.patient_id not in text
+        assert person.accession_number not in text
+        assert person.study_instance_uid not in text
+    for name in ("XIAOMING", "王晓明", "晓", "JANE", "Jane"):
+        assert name not in text
+
+
+def test_a_result_older_than_the_window_is_no_longer_listed(board, write, clock, scenes):
+    write(scenes.nothing_flagged)
+    clock.advance(timedelta(hours=13).total_seconds())
+    shown = board()
+    assert not shown.items
+    assert shown.last is None
+
+
+def test_an_open_alert_is_shown_however_old_it_is(board, write, clock, scenes):
+    alert = write(scenes.urgent)
+    clock.advance(timedelta(days=2).total_seconds())
+    assert board().hero.alert_id == alert
+
+
+def _iso(clock):
+    return clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,89 @@
+"""Every code has words, every text both languages, and no text says what the box must not say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from babel.messages.pofile import read_po
+
+from appliance.records import Reason
+from appliance.screen import words
+from appliance.web.i18n import LOCALES
+
+BANNED = re.compile(r"\b(normal|normally|negative|healthy|absent|clear|benign)\b|正常|阴性|健康|无异常|未见异常", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def catalogue(repo):
+    def read(locale):
+        with (repo / "appliance/web/locales" / locale / "LC_MESSAGES/scanside.po").open("rb") as file:
+            return read_po(file, locale=locale)
+
+    return read
+
+
+def _texts(message):
+    return message.string if message.pluralizable else (message.string,)
+
+
+@pytest.mark.req("R-SCREEN-05")
+@pytest.mark.parametrize("locale", LOCALES)
+def test_every_text_is_translated_and_none_is_fuzzy(catalogue, locale):
+    messages = [message for message in catalogue(locale) if message.id]
+    assert len(messages) > 80
+    for message in messages:
+        assert all(_texts(message)), message.id
+        assert not message.fuzzy, message.id
+        assert not list(message.check()), message.id
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_the_catalogues_hold_exactly_the_texts_of_code_and_templates(repo):
+    done = subprocess.run(
+        [sys.executable, str(repo / "tools/messages.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_chinese_texts_are_chinese(catalogue):
+    latin_only = {"; ", ", "}
+    for message in catalogue("zh_Hans_CN"):
+        if message.id and message.id not in latin_only:
+            assert re.search("[\u4e00-\u9fff]", "".join(_texts(message))), message.id
+
+
+@pytest.mark.req("R-SCREEN-07")
+@pytest.mark.parametrize("locale", LOCALES)
+def test_no_text_says_normal_negative_or_absent(catalogue, locale):
+    for message in catalogue(locale):
+        for text in (*_texts(message), *(message.id if message.pluralizable else (message.id,))):
+            assert not BANNED.search(text), text
+
+
+def test_every_reason_says_what_is_wrong_and_what_to_do():
+    assert set(words.REASONS) == set(Reason)
+    assert words.reason("unheard_of") == words.REASONS[Reason.FAILED]
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_no_template_holds_text_outside_gettext(repo):
+    outside = []
+    for path in (repo / "appliance/screen/templates").glob("*.html"):
+        source = re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}|<[^<>]*>|&\w+;", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        outside += [(path.name, found) for found in re.findall(r"[A-Za-z\u4e00-\u9fff]{2,}", source)]
+    assert not outside
+
+
+@pytest.mark.req("R-SCREEN-07")
+def test_nothing_is_green(repo):
+    for path in [*repo.glob("appliance/*/static/*.css"), *repo.glob("appliance/*/static/*.svg")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\b(green|lime|olive|teal)\b", text.split("*/", 1)[-1]), path
+        for colour in re.findall(r"#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b", text):
+            full = colour if len(colour) == 6 else "".join(c * 2 for c in colour)
+            red, green, blue = (int(full[i : i + 2], 16) for i in (0, 2, 4))
+            assert green <= max(red, blue) + 16, f"#{colour} in {path.name}"
