@@ -1,0 +1,113 @@
+"""``scanside demo``: the main job on this machine, from a simulated scanner to an alert and a result in a PACS."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from appliance.cli.common import Exit, json_option, print_json
+from appliance.cli.demo_box import DemoBox, DemoStudy
+
+_POLL_S = 0.25
+_LIMIT_S = 120.0
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End when every study has ended.")
+@json_option
+@click.option(
+    "--send",
+    "folder",
+    type=click.Path(exists=True, path_type=Path),
+    help="Send your own DICOM files instead of the simulated studies.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Leave spool, database, log and the PACS's objects in this folder.",
+)
+@click.pass_context
+def demo(ctx: click.Context, once: bool, as_json: bool, folder: Path | None, keep: Path | None) -> None:  # noqa: FBT001
+    """Scanners, AI, alert screen and a PACS on this machine; nothing to set up. Not for clinical use.
+
+    Exits 0 only if every study ended as expected.
+    """
+    with _state_folder(keep) as state, DemoBox(state, folder, rest=not once) as box:
+        console = Console(stderr=as_json)
+        console.print(f"Alert screen:  [bold]{box.screen_url}[/bold]", highlight=False)
+        console.print(f"PACS:          {box.pacs_name}; log: {state / 'scanside.log'}", highlight=False)
+        console.print("Demonstration. Not for clinical use.", style="yellow", highlight=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(box, console, until_done=once)
+        studies = box.studies()
+        box.save_pacs()
+    if as_json:
+        print_json({"ok": all(one.is_as_expected for one in studies), "studies": [one.document() for one in studies]})
+    wrong = [one for one in studies if not one.is_as_expected]
+    for one in wrong:
+        click.echo(f"{one.title}: expected {one.expectation}, got {one.ending}", err=True)
+    if wrong or not studies:
+        ctx.exit(int(Exit.FAILED))
+
+
+@contextlib.contextmanager
+def _state_folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise click.UsageError(f"--keep {keep}: the folder is not empty; name a new one")
+        yield keep.resolve()
+    else:
+        with tempfile.TemporaryDirectory(prefix="scanside-demo-") as folder:
+            yield Path(folder)
+
+
+def _watch(box: DemoBox, console: Console, *, until_done: bool) -> None:
+    """Show the live table until Ctrl-C, or until everything has ended."""
+    deadline = time.monotonic() + _LIMIT_S
+    pause = threading.Event()
+    if console.is_terminal:
+        with Live(_table(box.studies()), console=console, refresh_per_second=4) as live:
+            while not (until_done and (box.is_done() or time.monotonic() > deadline)):
+                live.update(_table(box.studies()))
+                pause.wait(_POLL_S)
+            live.update(_table(box.studies()))
+        return
+    told: dict[str, str] = {}
+    while True:
+        for study in box.studies():
+            if study.is_over and told.get(study.title) != study.ending:
+                told[study.title] = study.ending
+                console.print(f"{study.title}: {study.ending}", highlight=False)
+        if until_done and (box.is_done() or time.monotonic() > deadline):
+            break
+        pause.wait(_POLL_S)
+    console.print(_table(box.studies()))
+
+
+def _table(studies: list[DemoStudy]) -> Table:
+    table = Table(title="Studies", title_justify="left")
+    for column in ("Study", "From", "Images", "Outcome", "Found", "Last image to result", "In the PACS"):
+        table.add_column(column, overflow="fold")
+    styles: dict[str, str] = {"FINDING": "bold red", "NOT_ANALYSED": "bold yellow"}
+    for one in studies:
+        word = one.ending.split(" ", 1)[0]
+        table.add_row(
+            one.title,
+            one.source,
+            str(one.images),
+            f"[{styles[word]}]{one.ending}[/]" if word in styles else one.ending,
+            one.found,
+            one.took,
+            one.in_pacs,
+        )
+    return table

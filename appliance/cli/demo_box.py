@@ -1,0 +1,330 @@
+"""What ``scanside demo`` starts: a box, a PACS and scanners, all on loopback and free ports, and how they fare."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from appliance.config import Config
+from appliance.daemon import Daemon
+from appliance.records import DeliveryKind, DeliveryState, Outcome
+from appliance.screen.packages import PackageText
+from appliance.simulate.files import collect
+from appliance.simulate.orthanc import Orthanc, find_orthanc
+from appliance.simulate.pacs import Pacs
+from appliance.simulate.scanner import Item, Scanner
+from appliance.simulate.scenarios import SCENARIOS, Scenario
+from appliance.store.readmodels import StudyView, to_json
+
+log = logging.getLogger(__name__)
+_AE = "SCANSIDE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoStudy:
+    """One study of the demo: what was expected, and how far it is."""
+
+    title: str
+    source: str
+    expected: Scenario | None
+    view: StudyView | None
+    texts: dict[str, PackageText]
+    #: Whether every image has been sent.
+    is_sent: bool
+
+    @property
+    def images(self) -> int:
+        """Images received so far."""
+        return self.view.images if self.view else 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has an outcome and everything owed was delivered."""
+        view = self.view
+        if view is None or view.outcome is None or not self.is_sent:
+            return False
+        return all(one.state is DeliveryState.SENT for one in view.deliveries)
+
+    @property
+    def ending(self) -> str:
+        """Outcome and reason in words of DESIGN §2."""
+        view = self.view
+        if view is None or view.outcome is None:
+            return "receiving" if self.images else "waiting"
+        return f"{view.outcome} ({view.reason})" if view.reason else str(view.outcome)
+
+    @property
+    def expectation(self) -> str:
+        """The same of what was expected."""
+        if self.expected is None:
+            return "any outcome"
+        reason = f" ({self.expected.reason})" if self.expected.reason else ""
+        return f"{self.expected.outcome}{reason}"
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether it ended, and as the scenario says."""
+        return self.is_over and (self.expected is None or self.ending == self.expectation)
+
+    @property
+    def found(self) -> str:
+        """Suspected findings with their size, for the table."""
+        said = []
+        for analysis in self.view.live if self.view else ():
+            for finding in analysis.findings:
+                if finding.flagged:
+                    size = f", {finding.volume.value:.1f} {finding.volume.unit}" if finding.volume else ""
+                    said.append(f"suspected {self._title(analysis.package, finding.id)}{size}")
+            if analysis.outcome is Outcome.NOT_ANALYSED:
+                said.append(analysis.detail)
+        return "; ".join(said)
+
+    @property
+    def took(self) -> str:
+        """From the last image to the result."""
+        totals = [analysis.hops_ms["total"] for analysis in self._live if "total" in analysis.hops_ms]
+        return f"{max(totals) / 1000:.1f} s" if totals else ""
+
+    @property
+    def in_pacs(self) -> str:
+        """What was delivered of what was owed."""
+        counts = self._pacs()
+        return ", ".join(f"{sent} of {owed} {kind}" for kind, (sent, owed) in counts.items())
+
+    @property
+    def _live(self) -> Sequence[Any]:
+        return self.view.live if self.view else ()
+
+    def _title(self, package: str, finding_id: str) -> str:
+        text = self.texts.get(package)
+        return text.findings[finding_id].title["en"] if text and finding_id in text.findings else finding_id
+
+    def _pacs(self) -> dict[str, tuple[int, int]]:
+        counts: dict[str, tuple[int, int]] = {}
+        for one in self.view.deliveries if self.view else ():
+            kind = "images" if one.kind is DeliveryKind.ORIGINAL else str(one.kind)
+            sent, owed = counts.get(kind, (0, 0))
+            counts[kind] = (sent + one.count * (one.state is DeliveryState.SENT), owed + one.count)
+        return counts
+
+    def document(self) -> dict[str, Any]:
+        """One entry of ``studies`` of ``--json``."""
+        view = self.view
+        packages = [self.texts[analysis.package] for analysis in self._live if analysis.package in self.texts]
+        return {
+            "title": self.title,
+            "source": self.source,
+            "expected": {
+                "outcome": str(self.expected.outcome) if self.expected else None,
+                "reason": str(self.expected.reason) if self.expected and self.expected.reason else None,
+            },
+            "as_expected": self.is_as_expected,
+            "outcome": str(view.outcome) if view and view.outcome else None,
+            "reason": str(view.reason) if view and view.reason else None,
+            "detail": "; ".join(analysis.detail for analysis in self._live if analysis.detail),
+            "images": self.images,
+            "looked_for": [text.looked_for["en"] for text in packages],
+            "not_looked_for": [text.not_looked_for["en"] for text in packages],
+            "findings": [
+                {
+                    "package": finding.package,
+                    "id": finding.id,
+                    "title": self._title(finding.package, finding.id),
+                    "flagged": finding.flagged,
+                    "score": finding.score,
+                    "volume_ml": _millilitres(finding.volume),
+                    "key_slices": to_json(finding.key_slices),
+                }
+                for analysis in self._live
+                for finding in analysis.findings
+            ],
+            "hops_ms": {analysis.package: to_json(analysis.hops_ms) for analysis in self._live},
+            "pacs": {kind: {"sent": sent, "owed": owed} for kind, (sent, owed) in self._pacs().items()},
+        }
+
+
+def _millilitres(volume: Any) -> float | None:
+    if volume is None:
+        return None
+    return float(volume.value) / 1000 if volume.unit == "mm3" else float(volume.value)
+
+
+class DemoBox:
+    """Everything that the demo starts; a context manager."""
+
+    def __init__(self, state: Path, own_files: Path | None, *, rest: bool) -> None:
+        """Prepare.
+
+        Args:
+            state: An empty folder for everything.
+            own_files: Files to send instead of the simulated studies.
+            rest: Keep the PACS's live REST interface for the user; only matters to the texts.
+        """
+        self._state = state
+        self._own_files = own_files
+        self._rest = rest
+        self._stack = contextlib.ExitStack()
+        self._sent: set[str] = set()
+        self._plan: list[tuple[str, str, Scenario | None, str]] = []
+        self._threads: list[threading.Thread] = []
+        self._failures: list[str] = []
+        self._orthanc: Orthanc | None = None
+        self._pacs: Pacs | None = None
+
+    def __enter__(self) -> DemoBox:  # noqa: PYI034 - typing.Self came with Python 3.11
+        """Start PACS, box and scanners."""
+        handler = logging.FileHandler(self._state / "scanside.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        logging.getLogger("pynetdicom").setLevel(logging.WARNING)
+        self._stack.callback(handler.close)
+        self._stack.callback(root.removeHandler, handler)
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything, the newest first."""
+        self._stack.close()
+
+    def _start(self) -> None:
+        port = self._start_pacs()
+        self.daemon = Daemon(demo_config(self._state, port))
+        self.texts = self.daemon.texts
+        self.daemon.start()
+        self._stack.callback(self.daemon.stop, "the demo has ended")
+        self.screen_url = f"http://127.0.0.1:{self.daemon.screen_port}/"
+        by_source: dict[str, list[tuple[str, Any]]] = {}
+        if self._own_files is not None:
+            series, _ = collect([self._own_files])
+            by_source["CT-1"] = [("own files", list(files)) for files in series]
+        else:
+            for scenario in SCENARIOS:
+                by_source.setdefault(scenario.source, []).append((scenario.title, scenario))
+        for source, jobs in by_source.items():
+            thread = threading.Thread(target=self._send, args=(source, jobs), name=f"scanner {source}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _start_pacs(self) -> int:
+        folder = self._state / "pacs"
+        if find_orthanc() is not None:
+            self._orthanc = self._stack.enter_context(Orthanc(self._state / "orthanc"))
+            self.pacs_name = f"Orthanc, {self._orthanc.url}/app/explorer.html"
+            return self._orthanc.dicom_port
+        self._pacs = self._stack.enter_context(Pacs(folder))
+        self.pacs_name = "a storage SCP of this software (Orthanc is not installed)"
+        return self._pacs.port
+
+    def _send(self, source: str, jobs: list[tuple[str, Any]]) -> None:
+        """One scanner: builds each study and sends it in one association."""
+        scanner = Scanner(source, _AE, "127.0.0.1", self.daemon.dicom_port)
+        for title, job in jobs:
+            items: list[Item] = list(job.build("demo")) if isinstance(job, Scenario) else job
+            if isinstance(job, Scenario):
+                first = items[0]
+                uid = first.StudyInstanceUID if isinstance(first, Dataset) else ""
+                self._plan.append((uid, title, job, source))
+            try:
+                refused = [one for one in scanner.send(items) if one.status != 0]
+            except OSError as error:
+                self._failures.append(f"{title}: {error}")
+                continue
+            if refused:
+                self._failures.append(f"{title}: {len(refused)} images were refused")
+            if isinstance(job, Scenario):
+                self._sent.add(self._plan_uid(title))
+
+    def _plan_uid(self, title: str) -> str:
+        return next(uid for uid, planned, _, _ in self._plan if planned == title)
+
+    def studies(self) -> list[DemoStudy]:
+        """How every study fares now."""
+        views = self.daemon.store.views.studies(limit=1000)
+        if self._own_files is not None:
+            over = not any(thread.is_alive() for thread in self._threads)
+            return [
+                DemoStudy(
+                    title=f"Study {view.id} ({'/'.join(view.modalities)})",
+                    source=view.source,
+                    expected=None,
+                    view=view,
+                    texts=self.texts,
+                    is_sent=over,
+                )
+                for view in reversed(views)
+            ]
+        by_uid = {view.study_instance_uid: view for view in views}
+        started = {title: uid for uid, title, _, _ in list(self._plan)}
+        return [
+            DemoStudy(
+                title=scenario.title,
+                source=scenario.source,
+                expected=scenario,
+                view=by_uid.get(started.get(scenario.title, "")),
+                texts=self.texts,
+                is_sent=started.get(scenario.title) in self._sent,
+            )
+            for scenario in SCENARIOS
+        ]
+
+    def is_done(self) -> bool:
+        """Whether everything was sent and every study is over, or a scanner could not send."""
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        if self._failures:
+            return True
+        return not self.daemon.store.revisions.open_series() and all(one.is_over for one in self.studies())
+
+    def save_pacs(self) -> None:
+        """Leave the PACS's objects as files under ``pacs``; our own SCP keeps them there anyway."""
+        for failure in self._failures:
+            log.error("%s", failure)
+        if self._orthanc is not None:
+            self._orthanc.save_all(self._state / "pacs")
+
+
+def demo_config(state: Path, pacs_port: int) -> Config:
+    """The configuration of the demo: two scanners in the path, one PACS for tests, every bundled package live."""
+    from engines.package import bundled_packages
+
+    return Config.model_validate(
+        {
+            "site": {"name": "Demonstration", "mode": "evaluation"},
+            "state_path": state,
+            "dicom": {"ae_title": _AE, "port": 0},
+            "sources": [
+                {"name": "CT-1", "ae_title": "CT-1", "mode": "inline"},
+                {"name": "DX-1", "ae_title": "DX-1", "mode": "inline"},
+            ],
+            "destinations": [
+                {
+                    "kind": "dicom",
+                    "name": "PACS",
+                    "purpose": "test",
+                    "host": "127.0.0.1",
+                    "port": pacs_port,
+                    "ae_title": "ORTHANC",
+                    "send": ["original", "sr"],
+                }
+            ],
+            "packages": [{"name": folder.name, "role": "live"} for folder in bundled_packages()],
+            "disk": {"reserve_bytes": 256 * 1024**2, "reserve_fraction": 0},
+            "screen": {"port": 0},
+        }
+    )

@@ -1,0 +1,154 @@
+"""``scanside doctor``: what could keep this machine from being a box, each with the line that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from appliance.cli.common import Exit, config_option, is_running, json_option, print_json, read_config
+from appliance.config import Config
+from appliance.deliver.dicom_scu import echo
+from appliance.deliver.stage import peer_of
+from appliance.errors import ConfigError
+
+_SIGNS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing looked at."""
+
+    what: str
+    state: str
+    found: str
+    mend: str = ""
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Look at configuration, disk, ports, packages, decoders and destinations. Exits 7 if anything fails."""
+    lines = list(examine(config_path, site))
+    if as_json:
+        print_json({"ok": all(line.state != "fail" for line in lines), "checks": [asdict(line) for line in lines]})
+    else:
+        for line in lines:
+            click.echo(f"{_SIGNS[line.state]}  {line.what}: {line.found}")
+            if line.mend:
+                click.echo(f"        {line.mend}")
+    if any(line.state == "fail" for line in lines):
+        ctx.exit(int(Exit.CHECK_FAILED))
+
+
+def examine(config_path: Path, site: Path | None) -> Iterator[Line]:
+    """Every check, in the order in which a person would mend them."""
+    yield _python()
+    try:
+        config = read_config(config_path, site)
+    except ConfigError as error:
+        yield Line("configuration", "fail", str(error), "mend the file and run 'scanside config validate'")
+        return
+    yield Line("configuration", "ok", str(config_path))
+    yield _state(config)
+    yield _disk(config)
+    running = is_running(config)
+    yield Line("daemon", "ok" if running else "warn", "running" if running else "not running")
+    if not running:
+        yield _port("DICOM port", config.dicom.host, config.dicom.port, "dicom.port")
+        yield _port("screen port", config.screen.host, config.screen.port, "screen.port")
+    yield _packages(config)
+    yield _decoders()
+    yield _sources(config)
+    for destination in config.destinations:
+        result = echo(peer_of(destination, config.dicom.ae_title))
+        yield Line(
+            f"destination {destination.name}",
+            "ok" if result.ok else "fail",
+            result.words,
+            ""
+            if result.ok
+            else f"check host, port and AE title with its administrator; 'scanside dest test {destination.name}'",
+        )
+
+
+def _python() -> Line:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Line("Python", "ok", f"{version}, scanside {importlib.metadata.version('scanside')}")
+
+
+def _state(config: Config) -> Line:
+    folder = config.state_path
+    while not folder.exists():
+        folder = folder.parent
+    if os.access(folder, os.W_OK):
+        return Line("state folder", "ok", str(config.state_path))
+    return Line(
+        "state folder", "fail", f"{folder} cannot be written", f"install -d -o scanside -g scanside {config.state_path}"
+    )
+
+
+def _disk(config: Config) -> Line:
+    folder = config.state_path
+    while not folder.exists():
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    reserve = max(config.disk.reserve_bytes, int(size * config.disk.reserve_fraction))
+    found = f"{free / 1e9:.1f} GB free, {reserve / 1e9:.1f} GB are kept in reserve"
+    if free < reserve:
+        return Line("disk", "fail", found, "free space or enlarge the disk: images are answered 0xA700 until then")
+    if free < 2 * reserve:
+        return Line("disk", "warn", found, "free space soon")
+    return Line("disk", "ok", found)
+
+
+def _port(what: str, host: str, port: int, key: str) -> Line:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        return Line(what, "fail", f"{host}:{port}: {error.strerror}", f"end the program that has it, or change {key}")
+    return Line(what, "ok", f"{host}:{port} is free")
+
+
+def _packages(config: Config) -> Line:
+    from appliance.triage.packages import load_packages
+
+    try:
+        running = load_packages(config)
+    except ConfigError as error:
+        return Line("packages", "fail", str(error), "mend 'packages' in the configuration")
+    if not running:
+        return Line("packages", "warn", "none is configured: nothing will be analysed", "add one under 'packages'")
+    return Line("packages", "ok", ", ".join(f"{name} ({one.role})" for name, one in sorted(running.items())))
+
+
+def _decoders() -> Line:
+    missing = []
+    for name in ("pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm", "onnxruntime"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Line("decoders", "fail", f"missing: {', '.join(missing)}", "install Scanside from its lock: make venv")
+    return Line("decoders", "ok", "all transfer syntaxes of the list")
+
+
+def _sources(config: Config) -> Line:
+    if config.sources:
+        return Line("sources", "ok", ", ".join(source.name for source in config.sources))
+    return Line(
+        "sources",
+        "warn",
+        "none is configured: no scanner may send",
+        "add the scanner under 'sources' in the configuration",
+    )

@@ -1,0 +1,49 @@
+"""``scanside status``: is the box running, and does it do its work?"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import click
+
+from appliance.cli.common import NotRunning, config_option, is_running, json_option, opened, print_json, read_config
+from appliance.store.readmodels import to_json
+
+
+@click.command()
+@config_option
+@json_option
+def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """What the box does now: receiving, analysing, what it owes, what is wrong."""
+    config = read_config(config_path, site)
+    running = is_running(config)
+    if not running and not as_json:
+        raise NotRunning(f"no box runs on {config.state_path}; start it with 'systemctl start scanside'")
+    with opened(config) as store:
+        box = store.views.box()
+        counts = store.views.counts(datetime.now(timezone.utc) - timedelta(days=1))
+        backlog = store.deliveries.backlog()
+        newest = store.views.studies(limit=1)
+    if as_json:
+        print_json(
+            {
+                "running": running,
+                "box": to_json(box),
+                "studies_24_h": counts,
+                "deliveries": to_json(backlog),
+                "last_study": to_json(newest[0]) if newest else None,
+            }
+        )
+    else:
+        click.echo(f"running; {len(box.receiving)} studies arriving, {box.queued} analyses waiting")
+        for outcome, count in sorted(counts.items()):
+            click.echo(f"  last 24 h: {count} {outcome or 'open'}")
+        for one in backlog:
+            click.echo(f"  owed to {one.destination}: {one.owed}, parked {one.parked} {one.last_error}".rstrip())
+        for issue in box.issues:
+            click.echo(f"  {issue.severity}: {issue.code} {issue.subject} since {issue.since_at:%Y-%m-%d %H:%M:%S} UTC")
+        if not box.issues:
+            click.echo("  no issues are open")
+    if not running:
+        raise SystemExit(3)

@@ -1,0 +1,130 @@
+"""``scanside study``: what the box knows of studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from appliance.cli.common import (
+    Group,
+    config_option,
+    json_option,
+    me,
+    opened,
+    print_json,
+    print_table,
+    read_config,
+    study_id_of,
+)
+from appliance.intake.record import originals_for
+from appliance.store.readmodels import StudyView, to_json
+
+
+@click.group(cls=Group)
+def study() -> None:
+    """Studies: list, show, process again, choose between versions."""
+
+
+def outcome_text(view: StudyView) -> str:
+    """Outcome and reason as one word for a table; open studies are said to be."""
+    if view.outcome is None:
+        return "open"
+    return f"{view.outcome} ({view.reason})" if view.reason else str(view.outcome)
+
+
+@study.command("list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10000))
+@config_option
+@json_option
+def list_(limit: int, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """The newest studies."""
+    with opened(read_config(config_path, site)) as store:
+        views = store.views.studies(limit=limit)
+    if as_json:
+        print_json({"studies": to_json(views)})
+        return
+    rows = [
+        [
+            str(view.id),
+            view.last_at.strftime("%Y-%m-%d %H:%M:%S"),
+            view.source,
+            "/".join(view.modalities),
+            view.identity.accession_number,
+            str(view.images),
+            outcome_text(view),
+        ]
+        for view in views
+    ]
+    print_table(
+        "Studies (times in UTC)",
+        ["Study", "Last image", "Source", "Modality", "Accession", "Images", "Outcome"],
+        rows,
+        "No studies yet. Test the connection from the scanner, or send files with 'scanside send'.",
+    )
+
+
+@study.command()
+@click.argument("which")
+@config_option
+@json_option
+def show(which: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Everything about one study: a number of 'study list', a Study Instance UID or an accession number."""
+    with opened(read_config(config_path, site)) as store:
+        detail = store.views.study(study_id_of(store, which))
+    if as_json:
+        print_json(to_json(detail))
+        return
+    view = detail.study
+    click.echo(f"Study {view.id} from {view.source}: {outcome_text(view)}, {view.images} images")
+    for series in detail.series:
+        click.echo(f"  series {series.id} {series.modality}: {series.images} images {series.left_out or ''}".rstrip())
+    for analysis in view.analyses:
+        said = f"{analysis.outcome} {analysis.reason or ''} {analysis.detail}".strip()
+        click.echo(f"  analysis {analysis.id} {analysis.package} {analysis.package_version} ({analysis.role}): {said}")
+        for name, ms in analysis.hops_ms.items():
+            click.echo(f"    {name}: {ms:.0f} ms")
+    for delivery in view.deliveries:
+        click.echo(f"  {delivery.count} {delivery.kind} to {delivery.destination}: {delivery.state} {delivery.error}")
+    for fact in detail.facts:
+        click.echo(f"  {fact.at:%H:%M:%S.%f} {fact.kind}")
+
+
+@study.command()
+@click.argument("which")
+@config_option
+@json_option
+def reprocess(which: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Analyse a study again; the old analyses stay, superseded."""
+    with opened(read_config(config_path, site)) as store:
+        study_id = study_id_of(store, which)
+        store.analyses.reprocess(study_id, me())
+    print_json({"study": study_id, "queued": True}) if as_json else click.echo(f"study {study_id} is analysed again")
+
+
+@study.command()
+@click.argument("which")
+@click.option("--choose", type=int, metavar="VERSION", help="Take this version from now on.")
+@config_option
+@json_option
+def versions(which: str, choose: int | None, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Images that came more than once with differences; choose which one is analysed and forwarded."""
+    config = read_config(config_path, site)
+    with opened(config) as store:
+        study_id = study_id_of(store, which)
+        if choose is not None:
+            known = [version.id for series in store.views.study(study_id).series for version in series.versions]
+            if choose not in known:
+                raise click.UsageError(f"study {study_id} has no version {choose}; it has {known}")
+            store.studies.choose(choose, lambda source: originals_for(config, source), me())
+        series = store.views.study(study_id).series
+    listed = [version for one in series for version in one.versions]
+    if as_json:
+        print_json({"study": study_id, "versions": to_json(listed)})
+        return
+    print_table(
+        f"Versions in study {study_id}",
+        ["Version", "n", "State", "Received", "SOP Instance UID"],
+        [[str(v.id), str(v.n), v.state, f"{v.received_at:%Y-%m-%d %H:%M:%S}", v.sop_instance_uid] for v in listed],
+        "Every image of this study came in one version only.",
+    )
