@@ -20,7 +20,8 @@ from appliance.intake.contract import HeaderReader, ScpSettings, Sink
 from appliance.intake.dimse import Request
 from appliance.intake.negotiation import ContextResult
 from appliance.records import Header, Received, SourceRef
-from appliance.store.spool import PartFile, Spool
+from appliance.store.part import PartFile
+from appliance.store.spool import Spool
 
 log = logging.getLogger(__name__)
 

@@ -306,7 +306,7 @@ class Deliveries:
                 return
             study_id = _study_of(tx, analysis_id)
             tx.journal(DeliveryBuilt(analysis=analysis_id, object=str(kind), size=size, ms=ms), study_id=study_id)
-            clear_issue(tx, "RESULT_NOT_BUILT", f"analysis {analysis_id}")
+            clear_issue(tx, "RESULT_NOT_BUILT", _object_of(analysis_id, str(kind)))
 
     def build_failed(self, analysis_id: int, kind: DeliveryKind | None, reason: str) -> None:
         """The object cannot be built: its deliveries are parked, and the issue says why. ``retry`` builds it again.
@@ -323,10 +323,8 @@ class Deliveries:
             rows = [row for row in rows if kind is None or row["kind"] == kind]
             for row in rows:
                 _park(tx, row, None, reason)
-            if rows:
-                detail = {"objects": sorted({str(row["kind"]) for row in rows}), "reason": reason}
-                subject = f"analysis {analysis_id}"
-                raise_issue(tx, "RESULT_NOT_BUILT", subject, Severity.FAULT, detail, rows[0]["study_id"])
+                subject = _object_of(analysis_id, row["kind"])
+                raise_issue(tx, "RESULT_NOT_BUILT", subject, Severity.FAULT, {"reason": reason}, row["study_id"])
 
     def backlog(self) -> list[Backlog]:
         """Of each destination that has not got everything, by name."""
@@ -424,6 +422,10 @@ class Deliveries:
 def _open_row(tx: Transaction, delivery_id: int) -> Any:
     """The row while it is owed: a second answer for the same delivery changes nothing."""
     return tx.one("SELECT * FROM delivery WHERE id = ? AND state = 'owed'", (delivery_id,))
+
+
+def _object_of(analysis_id: int, kind: str) -> str:
+    return f"{kind} of analysis {analysis_id}"
 
 
 def _study_of(tx: Transaction, analysis_id: int) -> int | None:

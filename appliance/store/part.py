@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import StoreError

@@ -80,7 +80,7 @@ class Shelf:
         try:
             for index in range(len(package.manifest.stages)):
                 pipelines.append(Pipeline(package, index, backend=self._backend, threads=self._threads))
-                pipelines[-1].session.warmup()
+                pipelines[-1].warmup()
             if len(pipelines) == 1:
                 # The known answer, and the warm-up: the first study is not slower than the second.
                 check_golden(pipelines[0])

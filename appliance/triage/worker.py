@@ -132,7 +132,7 @@ class Wire:
         except OSError:
             pass
         # Not sys.exit: the other thread may be inside of a call that never returns.
-        sys.exit(status)
+        os._exit(status)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
+from babel.messages.pofile import PoFileError, read_po
 from babel.support import Translations
 
 from appliance.errors import ConfigError
@@ -48,7 +48,7 @@ def _compiled(folder: Path, locale: str) -> Translations:
     try:
         with path.open("rb") as file:
             catalogue = read_po(file, locale=locale, domain=DOMAIN, abort_invalid=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, PoFileError) as error:
         raise ConfigError(f"{path}: texts cannot be read: {error}; reinstall Scanside") from error
     compiled = io.BytesIO()
     write_mo(compiled, catalogue)

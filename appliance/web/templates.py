@@ -20,7 +20,7 @@ class Templates:
         """Look for templates in ``folders``, in that order."""
         self._environments = {locale: _environment(folders, assets, catalogues, locale) for locale in LOCALES}
 
-    def render(self, locale: str, name: str, **values: Any) -> str:
+    def render(self, locale: str, name: str, /, **values: Any) -> str:
         """Render a template in a locale of ``LOCALES``."""
         return self._environments[locale].get_template(name).render(values)
 

@@ -9,7 +9,6 @@ from engines.errors import ContentError
 from engines.preprocess.base import Assembled, Preprocessor
 from engines.types import Image, Prepared, Stack
 
-
 #: Share of the brightest value; below it, what differs is rounding.
 _LEAST_CONTRAST = 1e-4
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,8 @@ def head(
 
 
 def _paint(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
+    x: NDArray[Any],
+    y: NDArray[Any],
     z: float,
     lumps: Sequence[Ball],
     brain_hu: float,
@@ -89,8 +90,8 @@ def _paint(
     *,
     skull: bool,
     ventricles: bool,
-) -> NDArray[np.float64]:
-    def inside(centre: tuple[float, float, float], semi: tuple[float, ...]) -> NDArray[np.float64]:
+) -> NDArray[Any]:
+    def inside(centre: tuple[float, float, float], semi: tuple[float, ...]) -> NDArray[Any]:
         radius = np.sqrt(
             ((x - centre[0]) / semi[0]) ** 2 + ((y - centre[1]) / semi[1]) ** 2 + ((z - centre[2]) / semi[2]) ** 2
         )

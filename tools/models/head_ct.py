@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,7 +56,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
 
-    def op(self, kind: str, name: str, *inputs: str, **attributes: object) -> str:
+    def op(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         """Add a node whose one output is ``name``."""
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
@@ -213,7 +214,7 @@ def build() -> onnx.ModelProto:
     bar = g.op("Add", "bar", demand, g.op("Mul", "never", never, g.number(1000.0)))
     g.op("Greater", "candidate", "contrast", g.enlarge("bar_1mm", bar, 2, "nearest"))
     g.op("Greater", "inside", inner, g.number(0.5))
-    plane = ["D", 1, SIZE, SIZE]
+    plane: list[int | str | None] = ["D", 1, SIZE, SIZE]
     graph = helper.make_graph(
         g.nodes,
         "head_ct_hyperdensity",

@@ -84,6 +84,18 @@ def _item(**attributes):
 
 
 @pytest.fixture
+def overwrite():
+    """``overwrite(path, data)``, many times over: truncating to nothing first would make ext4 flush each time."""
+
+    def overwrite(path, data):
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(data)
+            file.truncate()
+
+    return overwrite
+
+
+@pytest.fixture
 def write(tmp_path):
     """``write(ds, syntax)``: the path of a Part 10 file."""
     count = iter(range(1_000_000))

@@ -409,7 +409,7 @@ def test_a_picture_shows_the_window_in_eight_bits():
 
 
 @pytest.mark.fault("T22")
-def test_broken_attributes_end_in_a_reason_and_never_in_another_exception(ct, enhanced_ct, write, tmp_path):
+def test_broken_attributes_end_in_a_reason_and_never_in_another_exception(ct, enhanced_ct, write, tmp_path, overwrite):
     chance = random.Random(5)
     frames = np.zeros((3, 16, 12), np.int16)
     lists = [
@@ -424,7 +424,7 @@ def test_broken_attributes_end_in_a_reason_and_never_in_another_exception(ct, en
         for _ in range(chance.choice([1, 2, 6])):
             # The second half of the header, where the image attributes stand; code streams are the decoders' matter.
             data[chance.randrange(600, min(len(data), 1600))] = chance.randrange(256)
-        path.write_bytes(data)
+        overwrite(path, data)
         for read in (hu_slices, xray_image):
             try:
                 read(path)

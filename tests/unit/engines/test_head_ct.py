@@ -233,7 +233,8 @@ def test_float_and_integer_pixels_give_the_same(head_pipeline):
 def test_phantoms_of_the_simulator_are_told_apart(head_pipeline, head_package, seed):
     measure = pytest.importorskip("measure_head_ct")
     from appliance.simulate.bleed import Bleed
-    from appliance.simulate.head import HeadScan, head_ct as simulated
+    from appliance.simulate.head import HeadScan
+    from appliance.simulate.head import head_ct as simulated
 
     scan = HeadScan(matrix=256, calcified_plexus=True, tilt_deg=12)
     threshold = head_package.manifest.finding(FINDING).default_point.threshold

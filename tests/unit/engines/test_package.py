@@ -95,7 +95,7 @@ def test_all_wrong_lines_are_named_at_once():
     ],
 )
 def test_what_is_no_manifest_is_refused_with_a_line(text, complaint):
-    with pytest.raises(PackageError, match="model.yaml:") as caught:
+    with pytest.raises(PackageError, match=r"model\.yaml:") as caught:
         parse_manifest(text)
     assert complaint in str(caught.value)
 

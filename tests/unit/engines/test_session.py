@@ -8,8 +8,8 @@ import pytest
 from engines.backends.fake import FakeSession
 from engines.backends.onnxruntime import OnnxRuntimeSession
 from engines.errors import ContentError, SessionError
-from engines.pipeline import Pipeline, run_in_window
 from engines.manifest import Window
+from engines.pipeline import Pipeline, run_in_window
 from engines.session import TensorSpec, open_session
 from engines.types import Image, Stack
 
@@ -67,7 +67,7 @@ def test_outputs_are_the_callers_own(session):
 
 
 def test_what_is_no_graph_becomes_a_session_error():
-    with pytest.raises(SessionError, match="ONNX Runtime .* refuses mine"):
+    with pytest.raises(SessionError, match=r"ONNX Runtime .* refuses mine"):
         OnnxRuntimeSession(b"no graph", name="mine")
 
 
@@ -108,8 +108,9 @@ def test_memory_arena_stays_off(toy, monkeypatch):
 @pytest.mark.parametrize(("mode", "backend"), [("nan", "onnxruntime"), ("nan", "fake"), ("inf", "fake")])
 def test_nan_and_infinity_never_become_a_score(fake, mode, backend):
     with Pipeline(fake(mode), backend=backend) as pipeline:
+        stack = Stack(slices=(pipeline.prepare(PICTURE),))
         with pytest.raises(ContentError, match="NaN or infinity") as caught:
-            pipeline.finish(Stack(slices=(pipeline.prepare(PICTURE),)))
+            pipeline.finish(stack)
     assert caught.value.reason == "unreliable_output"
 
 

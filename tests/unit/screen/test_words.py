@@ -13,7 +13,9 @@ from appliance.records import Reason
 from appliance.screen import words
 from appliance.web.i18n import LOCALES
 
-BANNED = re.compile(r"\b(normal|normally|negative|healthy|absent|clear|benign)\b|正常|阴性|健康|无异常|未见异常", re.IGNORECASE)
+BANNED = re.compile(
+    r"\b(normal|normally|negative|healthy|absent|clear|benign)\b|正常|阴性|健康|无异常|未见异常", re.IGNORECASE
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,9 @@ def test_every_reason_says_what_is_wrong_and_what_to_do():
 def test_no_template_holds_text_outside_gettext(repo):
     outside = []
     for path in (repo / "appliance/screen/templates").glob("*.html"):
-        source = re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}|<[^<>]*>|&\w+;", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        source = re.sub(
+            r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}|<[^<>]*>|&\w+;", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
         outside += [(path.name, found) for found in re.findall(r"[A-Za-z\u4e00-\u9fff]{2,}", source)]
     assert not outside
 

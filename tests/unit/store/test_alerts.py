@@ -21,7 +21,9 @@ def alert(store):
     def make(state="raised", **more):
         with store.db.write() as tx:
             times = dict.fromkeys(("first_at", "last_at"), tx.at)
-            study = tx.insert("study", study_instance_uid="1.2", source="CT-1", patient_key="[]", identity="{}", **times)
+            study = tx.insert(
+                "study", study_instance_uid="1.2", source="CT-1", patient_key="[]", identity="{}", **times
+            )
             analysis = tx.insert(
                 "analysis", study_id=study, package="p", package_version="1.0.0", role="live", state="done", category=1,
                 notify="active", intended_use="detection", ready_at=tx.at, ready_mono=0.0, boot="b", deadline_s=1.0,

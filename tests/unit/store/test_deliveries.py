@@ -352,8 +352,8 @@ def test_an_object_that_cannot_be_built_is_an_issue_and_the_others_go_on_and_a_r
     store.deliveries.build_failed(bad, DeliveryKind.SR, "package is not installed")
     assert store.deliveries.analyses_to_build() == [good]
     (issue,) = store.issues.open()
-    assert (issue.code, issue.subject) == ("RESULT_NOT_BUILT", f"analysis {bad}")
-    assert issue.detail == {"objects": ["sr"], "reason": "package is not installed"}
+    assert (issue.code, issue.subject) == ("RESULT_NOT_BUILT", f"sr of analysis {bad}")
+    assert issue.detail == {"reason": "package is not installed"}
     assert store.deliveries.retry("pacs") == 1
     assert store.deliveries.analyses_to_build() == [bad, good]
     _built(store, bad)

@@ -86,8 +86,8 @@ def test_deliveries_are_counted_per_destination_kind_and_state(store, write, sce
     def owe(tx):
         for n in range(3):
             tx.insert(
-                "delivery", destination="pacs", kind="original", study_id=study, sop_instance_uid=f"1.{n}", next_at=tx.at,
-                state="sent" if n else "owed", owed_at=tx.at,
+                "delivery", destination="pacs", kind="original", study_id=study, sop_instance_uid=f"1.{n}",
+                state="sent" if n else "owed", owed_at=tx.at, next_at=tx.at,
             )  # fmt: skip
 
     write(owe)
@@ -114,8 +114,8 @@ def test_several_versions_of_an_instance_are_told(store, write, scenes):
     write(scenes.add_study)
     write(
         lambda tx: tx.execute(
-            "INSERT INTO version SELECT NULL, instance_id, 2, 'conflict', 'store/zz', size, data_sha256, transfer_syntax_uid,"
-            " meaning_digest, identity, association_id, source, instance_number, position, orientation, received_at,"
+            "INSERT INTO version SELECT NULL, instance_id, 2, 'conflict', 'store/zz', size, data_sha256,"
+            " transfer_syntax_uid, meaning_digest, identity, association_id, source, instance_number, position, orientation, received_at,"
             " received_mono FROM version"
         )
     )

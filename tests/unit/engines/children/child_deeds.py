@@ -10,6 +10,11 @@ import time
 from pathlib import Path
 
 
+def say(text):
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def handle(request, progress):
     return globals()[request["deed"]](request, progress)
 
@@ -25,14 +30,14 @@ def count(request, progress):
 
 
 def chatter(request, progress):
-    print("a library prints this to standard output")
+    sys.stdout.write("a library prints this to standard output\n")
     os.write(1, b"and native code writes this\n")
     return {"clean": True}
 
 
 def sleep(request, progress):
     Path(request["pid_file"]).write_text(str(os.getpid()))
-    print("about to sleep", file=sys.stderr, flush=True)
+    say("about to sleep")
     time.sleep(600)
 
 
@@ -46,12 +51,12 @@ def hog(request, progress):
 
 
 def crash(request, progress):
-    print("touching address zero", file=sys.stderr, flush=True)
+    say("touching address zero")
     ctypes.string_at(0)
 
 
 def leave(request, progress):
-    print("cannot go on", file=sys.stderr, flush=True)
+    say("cannot go on")
     os._exit(3)
 
 
