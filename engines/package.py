@@ -25,6 +25,7 @@ from engines.preprocess import PREPROCESSORS
 
 MANIFEST_NAME = "model.yaml"
 _MANIFEST_BYTES = 256 * 1024
+_MAX_DEPTH = 32
 _BUNDLED = Path(__file__).resolve().parent / "models"
 
 
@@ -141,18 +142,22 @@ def _read(path: Path, limit: int | None = None) -> bytes:
 
 def _parse_yaml(text: bytes, name: str) -> tuple[yaml.Node, Any]:
     try:
-        # An alias can make a small file expand without end, and no manifest needs one.
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark is not None else 1
+            # An alias can make a small file expand without end, and no manifest needs one.
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark is not None else 1
                 raise PackageError(f"{name}:{line}: aliases are not allowed")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise PackageError(f"{name}:{line}: nested more than {_MAX_DEPTH} deep")
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise PackageError(f"{name}:1: expected keys and values")
         _refuse_duplicates(root, name)
         return root, loader.construct_document(root)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if isinstance(mark, yaml.Mark) else 1
         raise PackageError(f"{name}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from error

@@ -13,8 +13,9 @@ from appliance.dicom import codes
 from appliance.errors import ApplianceError, StoreError, TransientError
 from appliance.records import DeliveryKind
 from appliance.report.request import ReportImage, ReportPackage, ReportRequest
-from appliance.store.deliveries import Deliveries, ToBuild
+from appliance.store.deliveries import Deliveries
 from appliance.store.spool import RESULTS, Spool
+from appliance.store.to_build import ToBuild
 from engines.child import Limits, run_limited
 from engines.errors import ChildError
 

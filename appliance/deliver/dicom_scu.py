@@ -72,9 +72,11 @@ class Association:
         self._socket = _connect(peer)
         try:
             self._negotiate(list(contexts))
-        except (AssociationLost, NoAssociation) as error:
+        except BaseException as error:
             self._socket.close()
-            raise NoAssociation(str(error)) from error
+            if isinstance(error, AssociationLost):
+                raise NoAssociation(str(error)) from error
+            raise
 
     def covers(self, contexts: Sequence[Context]) -> bool:
         """Whether all these pairs were asked for."""
@@ -265,30 +267,6 @@ class Association:
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EchoResult:
-    """What ``dest test`` tells."""
-
-    ok: bool
-    ms: float
-    words: str
-
-
-def echo(peer: Peer) -> EchoResult:
-    """Associate with a destination and verify it; never raises."""
-    begin = time.monotonic()
-    try:
-        association = Association(peer, [(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)])
-        try:
-            status = association.echo()
-        finally:
-            association.release()
-    except (NoAssociation, AssociationLost, ContextRefused) as error:
-        return EchoResult(ok=False, ms=(time.monotonic() - begin) * 1000, words=str(error))
-    words = f"{peer} answers" if status == 0 else f"{peer} answers C-ECHO with status 0x{status:04X}"
-    return EchoResult(ok=status == 0, ms=(time.monotonic() - begin) * 1000, words=words)
 
 
 def _name(uid: str) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 from appliance.errors import StoreError
 from appliance.intake import dimse, pdus
 from appliance.intake.dimse import CommandError, Request
-from appliance.intake.negotiation import ContextResult, negotiate
+from appliance.intake.negotiation import ContextResult, negotiate, refusal
 from appliance.intake.pdus import AssociateRequest, ProtocolError
 from appliance.intake.peers import Peers, Rejection, harmless
 from appliance.intake.receive import Parts, Peer, StoreOperation
@@ -149,6 +149,9 @@ class Association:
         self._peer = Peer(association_id=association_id, source=source, calling_ae=calling_ae, called_ae=called_ae)
         results = negotiate(request.contexts)
         self._contexts = {result.context_id: result for result in results if result.accepted}
+        lost = refusal(request.contexts, results)
+        if lost is not None:
+            self._refused(0, lost)
         self._wire.send(pdus.encode_associate_accept(request, results, self._parts.settings.max_pdu_bytes))
         return b""
 

@@ -6,7 +6,7 @@ library's "unrestricted" mode takes any syntax, also those that we could neither
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -37,6 +37,9 @@ ACCEPTED_SYNTAXES = frozenset(
         *(f"1.2.840.10008.1.2.4.{n}.1" for n in range(100, 107)),  # the same, in fragments
     }
 )
+
+
+_NAMED_AT_MOST = 4
 
 
 class Result(IntEnum):
@@ -106,3 +109,27 @@ def negotiate(proposed: Iterable[ProposedContext]) -> tuple[ContextResult, ...]:
             ContextResult(context.context_id, context.abstract_syntax, result, chosen or IMPLICIT_VR_LITTLE_ENDIAN)
         )
     return tuple(answers)
+
+
+def refusal(proposed: Sequence[ProposedContext], results: Sequence[ContextResult]) -> str | None:
+    """What a person must know of the answer: storage classes of which no transfer syntax was accepted, or None.
+
+    The peer cannot send such objects at all, and no C-STORE will ever show it. Named by the standard's words: a UID
+    of a peer's own choice has no place in the journal.
+    """
+    taken = {result.abstract_syntax for result in results if result.accepted}
+    lost: dict[str, dict[str, None]] = {}
+    for context, result in zip(proposed, results, strict=True):
+        if result.result is Result.TRANSFER_SYNTAXES_NOT_SUPPORTED and context.abstract_syntax not in taken:
+            offered = lost.setdefault(_named(context.abstract_syntax), {})
+            offered.update(dict.fromkeys(map(_named, context.transfer_syntaxes[:_NAMED_AT_MOST])))
+    if not lost:
+        return None
+    told = [f"{name} (proposed: {', '.join(offered)})" for name, offered in list(lost.items())[:_NAMED_AT_MOST]]
+    more = f" and {len(lost) - _NAMED_AT_MOST} more" if len(lost) > _NAMED_AT_MOST else ""
+    return f"no transfer syntax accepted for {'; '.join(told)}{more}; let the sender propose an undeflated standard one"
+
+
+def _named(uid: str) -> str:
+    known = UID_dictionary.get(uid)
+    return known[0] if known is not None and known[0] else "one that the standard does not name"

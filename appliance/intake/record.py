@@ -30,10 +30,11 @@ def change_of(current: Version, header: Header, *, same_pixel_bytes: bool) -> Ch
         header: Of the data set that came.
         same_pixel_bytes: Whether the pixel elements are equal byte for byte.
     """
-    if current.transfer_syntax_uid != header.transfer_syntax_uid and header.has_pixels and not same_pixel_bytes:
-        return Change.COMPARING
-    if not same_pixel_bytes or current.meaning_digest != header.meaning_digest:
-        return Change.PIXELS
+    if current.meaning_digest != header.meaning_digest:
+        return Change.PIXELS  # whatever a decoder would say of the values, they mean something else
+    if not same_pixel_bytes:
+        is_other_syntax = current.transfer_syntax_uid != header.transfer_syntax_uid
+        return Change.COMPARING if is_other_syntax and header.has_pixels else Change.PIXELS
     if current.identity != header.identity:
         return Change.IDENTITY
     return Change.ATTRIBUTES if current.transfer_syntax_uid == header.transfer_syntax_uid else Change.SYNTAX

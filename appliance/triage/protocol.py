@@ -11,22 +11,15 @@ it is believed no more than what comes from the network.
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from appliance.records import Measurement, Reason, Region, Role
+from appliance.triage.frames import ProtocolError, frame
 
 #: Raised when a message changes its meaning; a worker of another version is refused at ``hello``.
 PROTOCOL = 1
-MAX_MESSAGE_BYTES = 1 << 20
-_LENGTH = struct.Struct(">I")
-_SOCKET_PATH_BYTES = 107
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -35,10 +28,6 @@ Picture = Annotated[str, StringConstraints(pattern=r"^pictures/[0-9a-f]{2}/[0-9a
 SeriesKind = Literal["ct", "xray"]
 #: What the worker is about to do; ``infer`` is assemble, run and head in one. ``idle``: nothing is in hand.
 Step = Literal["decode", "infer", "picture", "compare", "idle"]
-
-
-class ProtocolError(Exception):
-    """The other side does not keep to the protocol; the connection ends."""
 
 
 class Message(BaseModel):
@@ -246,10 +235,7 @@ def encode(message: Message) -> bytes:
     Raises:
         ProtocolError: It is longer than 1 MiB.
     """
-    body = message.model_dump_json().encode()
-    if len(body) > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"{type(message).__name__} has {len(body)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
-    return _LENGTH.pack(len(body)) + body
+    return frame(message.model_dump_json().encode())
 
 
 def to_worker(body: bytes) -> ToWorker:
@@ -277,48 +263,3 @@ def _parsed(adapter: TypeAdapter[Any], body: bytes) -> Any:
         faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors(include_input=False)[:3])
         # What was in it is not repeated: it may be anything.
         raise ProtocolError(f"{len(body)} bytes are no message: {faults}") from None
-
-
-@contextmanager
-def socket_address(path: Path) -> Iterator[str]:
-    """A name by which to bind or connect to a Unix socket, however long its path is (the kernel takes 107 bytes)."""
-    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
-
-
-class Frames:
-    """Cuts a stream of bytes into message bodies; holds at most one unfinished message."""
-
-    def __init__(self) -> None:
-        """Begin with an empty stream."""
-        self._buffer = bytearray()
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return bool(self._buffer)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes of the stream and give the bodies that are now whole.
-
-        Raises:
-            ProtocolError: A length is zero or above 1 MiB; no memory is set aside for it.
-        """
-        self._buffer += data
-        bodies = []
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if not 0 < length <= MAX_MESSAGE_BYTES:
-                raise ProtocolError(f"a message of {length} bytes is announced, 1 to {MAX_MESSAGE_BYTES} are allowed")
-            end = _LENGTH.size + length
-            if len(self._buffer) < end:
-                break
-            bodies.append(bytes(self._buffer[_LENGTH.size : end]))
-            del self._buffer[:end]
-        return bodies

@@ -20,14 +20,8 @@ from appliance.triage.packages import Running, owed_results
 from appliance.triage.protocol import Failed, InstanceRef, SeriesInput, SeriesKind
 from appliance.triage.routing import Candidate, plan_study
 from appliance.triage.verdict import decide
-from appliance.triage.worker_client import (
-    WorkerEnded,
-    WorkerLink,
-    WorkerLost,
-    WorkerReady,
-    WorkerStarted,
-    WorkerTimedOut,
-)
+from appliance.triage.worker_client import WorkerLink
+from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerReady, WorkerStarted, WorkerTimedOut
 
 #: An analysis that was started this often without an end is not tried again.
 _ATTEMPTS = 3

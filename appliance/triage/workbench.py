@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.dicom.geometry import Geometry, SlicePlace, sort_slices
+from appliance.dicom.geometry import SlicePlace, sort_slices
 from appliance.dicom.headers import read_header
 from appliance.dicom.pixels import hu_slices, picture, xray_image
 from appliance.errors import NotAnalysable, RejectedInstance
@@ -21,15 +21,14 @@ from appliance.records import Header, Reason
 from appliance.triage import pictures
 from appliance.triage.claims import envelope_faults, unclaimed
 from appliance.triage.protocol import SeriesKind
+from appliance.triage.stack_checks import refuse_duplicates, refuse_gaps, refuse_outside
 from engines.errors import ContentError
-from engines.manifest import Envelope
 from engines.pipeline import Pipeline
 from engines.types import Image, ModelOutput, Prepared, Stack
 
 MAX_PICTURES = 3
 #: Stands between SOP Instance UID and frame number in the id of a picture; no UID can hold it.
 _FRAME = "#"
-_NAMED_AT_MOST = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +128,9 @@ def finish_ct(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
     ordered = [slices[index] for index in geometry.order]
     envelope = pipeline.stage.input.envelope
     numbers_of = [_number(piece) for piece, _, _ in slices]
-    _refuse_duplicates(geometry, numbers_of)
-    _refuse_gaps(geometry)
-    _refuse_outside(envelope, geometry, [place for _, place, _ in ordered], ordered[0][2].spacing_mm)
+    refuse_duplicates(geometry, numbers_of)
+    refuse_gaps(geometry)
+    refuse_outside(envelope, geometry, [place for _, place, _ in ordered], ordered[0][2].spacing_mm)
     if geometry.uneven:
         caveats.append("the distance between slices changes within the series")
     stack = Stack(
@@ -271,64 +270,6 @@ def _prepared(piece: Piece, pipeline: Pipeline) -> tuple[Prepared, ...]:
 def _number(piece: Piece) -> str:
     number = piece.header.instance_number
     return "without number" if number is None else str(number)
-
-
-def _refuse_duplicates(geometry: Geometry, numbers: Sequence[str]) -> None:
-    if not geometry.duplicates:
-        return
-    named = [" and ".join(numbers[index] for index in group) for group in geometry.duplicates[:_NAMED_AT_MOST]]
-    more = ", ..." if len(geometry.duplicates) > _NAMED_AT_MOST else ""
-    raise NotAnalysable(
-        Reason.OUT_OF_ENVELOPE,
-        f"{len(geometry.duplicates)} positions hold more than one slice (images {', '.join(named)}{more})",
-    )
-
-
-def _refuse_gaps(geometry: Geometry) -> None:
-    if not geometry.gaps:
-        return
-    total = len(geometry.order) + geometry.missing
-    named = [
-        str(gap.first_number) if gap.count == 1 else f"{gap.first_number} to {gap.last_number}"
-        for gap in geometry.gaps[:_NAMED_AT_MOST]
-    ]
-    more = ", ..." if len(geometry.gaps) > _NAMED_AT_MOST else ""
-    slices = "1 slice is" if geometry.missing == 1 else f"{geometry.missing} slices are"
-    raise NotAnalysable(
-        Reason.INCOMPLETE, f"{slices} missing: {', '.join(named)}{more} of {total}, counted along the series"
-    )
-
-
-def _refuse_outside(
-    envelope: Envelope, geometry: Geometry, places: Sequence[SlicePlace], pixel_mm: tuple[float, float] | None
-) -> None:
-    """What positions and pixels tell of the declared envelope; the header alone was looked at when it was routed."""
-    faults = []
-    count = len(places)
-    if envelope.slices is not None and not envelope.slices.holds(count):
-        faults.append(f"{count} slices are not covered")
-    told = [place.thickness_mm for place in places if place.thickness_mm]
-    thickness = float(np.median(told)) if told else geometry.spacing_mm
-    if envelope.slice_thickness_mm is not None and thickness and not envelope.slice_thickness_mm.holds(thickness):
-        faults.append(f"slices of {thickness:g} mm are not covered")
-    if envelope.pixel_spacing_mm is not None and pixel_mm and not all(map(envelope.pixel_spacing_mm.holds, pixel_mm)):
-        faults.append(f"pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm are not covered")
-    widest = float(np.max(np.diff(geometry.positions_mm), initial=0.0))
-    if envelope.max_gap_mm is not None and widest > envelope.max_gap_mm + 1e-3:
-        faults.append(f"slices {widest:.1f} mm apart are not covered, at most {envelope.max_gap_mm:g} mm")
-    if envelope.max_tilt_deg is not None and geometry.tilt_deg > envelope.max_tilt_deg:
-        faults.append(f"a gantry tilt of {geometry.tilt_deg:.0f} degrees is not covered")
-    if envelope.orientation is not None:
-        axis = ("sagittal", "coronal", "axial").index(envelope.orientation)
-        oblique = float(np.degrees(np.arccos(min(1.0, abs(geometry.normal[axis])))))
-        if geometry.plane not in {envelope.orientation, "oblique"}:
-            faults.append(f"{geometry.plane} slices are not covered")
-        elif envelope.max_oblique_deg is not None and oblique > envelope.max_oblique_deg:
-            faults.append(f"slices {oblique:.0f} degrees off the {envelope.orientation} plane are not covered")
-        elif geometry.plane == "oblique" and envelope.max_oblique_deg is None:
-            faults.append("oblique slices are not covered")
-    if faults:
-        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "; ".join(faults))
 
 
 def _checked(output: ModelOutput, numbers: dict[str, float]) -> ModelOutput:

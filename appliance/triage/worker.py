@@ -27,23 +27,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.triage.frames import Frames, ProtocolError, socket_address
 from appliance.triage.protocol import (
     PROTOCOL,
     Add,
     Compare,
     Drop,
     Finish,
-    Frames,
     Hello,
     Load,
     Message,
     Open,
     Progress,
-    ProtocolError,
     ToWorker,
     Unload,
     encode,
-    socket_address,
     to_worker,
 )
 
@@ -196,11 +194,12 @@ def main(arguments: Sequence[str]) -> int:
     wire.say(Hello(protocol=PROTOCOL, pid=os.getpid()))
     threading.Thread(target=wire.read_into, args=(inbox,), name="reader", daemon=True).start()
     # Only now: numpy, OpenCV and the decoders take longer than all of the above.
+    from appliance.triage.analysis import Tools
     from appliance.triage.desk import Desk
     from appliance.triage.shelf import Shelf
 
     shelf = Shelf(threads=told.threads, trusted=told.trust, backend=told.backend)
-    serve(inbox, wire, Desk(told.spool, shelf, say=wire.say, limited=limited))
+    serve(inbox, wire, Desk(Tools(spool_root=told.spool.resolve(), shelf=shelf, say=wire.say, limited=limited)))
     return 0
 
 

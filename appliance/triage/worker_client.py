@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance.clock import Clock
-from appliance.errors import TransientError
 from appliance.records import Reason
+from appliance.triage.frames import ProtocolError
 from appliance.triage.protocol import (
     PROTOCOL,
     Add,
@@ -35,7 +35,6 @@ from appliance.triage.protocol import (
     Message,
     Open,
     Progress,
-    ProtocolError,
     Refused,
     Result,
     SeriesInput,
@@ -43,6 +42,7 @@ from appliance.triage.protocol import (
     encode,
     from_worker,
 )
+from appliance.triage.worker_events import Event, WorkerEnded, WorkerLost, WorkerReady, WorkerStarted, WorkerTimedOut
 from appliance.triage.worker_peer import WorkerPeer
 
 #: The worker ends itself at its limit; this much later the daemon does.
@@ -51,61 +51,6 @@ GRACE_S = 2.0
 _MAX_HINT_BACKLOG = 4 << 20
 
 
-class WorkerLost(TransientError):  # noqa: N818 - an event, as the worker's death is
-    """The worker ended before it answered, or none is ready.
-
-    ``analysis_id`` is the analysis that it worked on when it ended; None: it ended for something else.
-    """
-
-    def __init__(self, how: str, analysis_id: int | None = None) -> None:
-        """Tell how it ended."""
-        super().__init__(how)
-        self.how = how
-        self.analysis_id = analysis_id
-
-
-class WorkerTimedOut(TransientError):  # noqa: N818 - the same
-    """The analysis took longer than its limit; the worker was ended for it."""
-
-    def __init__(self, how: str, analysis_id: int) -> None:
-        """Tell how it ended."""
-        super().__init__(how)
-        self.how = how
-        self.analysis_id = analysis_id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerStarted:
-    """A worker process was started, or connected from its own unit. Not ready yet."""
-
-    at_mono: float
-    pid: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReady:
-    """It has answered for every package, and at least one serves (or none was asked for)."""
-
-    at_mono: float
-    pid: int
-    #: Name to digest.
-    packages: Mapping[str, str]
-    #: Name to message.
-    refused: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerEnded:
-    """It is gone, or could not be started (``pid`` 0). ``analysis_id``, ``series_key``: what it worked on then."""
-
-    at_mono: float
-    pid: int
-    why: str
-    analysis_id: int | None = None
-    series_key: str = ""
-
-
-Event = WorkerStarted | WorkerReady | WorkerEnded
 Answer = TypeVar("Answer")
 
 

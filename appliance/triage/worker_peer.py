@@ -22,7 +22,7 @@ from typing import Protocol
 
 from appliance.clock import Clock
 from appliance.errors import StoreError
-from appliance.triage.protocol import Frames, ProtocolError, socket_address
+from appliance.triage.frames import Frames, ProtocolError, socket_address
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,6 @@ class WorkerPeer:
             "MALLOC_ARENA_MAX": "2",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            "ORT_DISABLE_TELEMETRY": "1",
         }
         try:
             self._child = subprocess.Popen(

@@ -55,7 +55,7 @@ def check_range(name: str, array: NDArray[Any], low: float, high: float) -> None
         ContentError: ``unreliable_output`` with the extremes seen.
     """
     seen = float(array.min()), float(array.max())
-    if seen[1] > high:
+    if seen[0] < low or seen[1] > high:
         raise ContentError(
             "unreliable_output", f"output {name!r} lies in {seen[0]:g}..{seen[1]:g}, possible is {low:g}..{high:g}"
         )

@@ -137,6 +137,24 @@ def test_a_pacs_that_never_answers_costs_one_timeout_and_no_more_than_the_step_a
     stage.close()
 
 
+@pytest.mark.req("R-FORWARD-02")
+def test_a_hanging_destination_delays_no_other(box, pacs, tmp_path):
+    box.owe()
+    other = box.owe(destination="second")
+    pacs.manner = Manner.SILENT
+    with Pacs(tmp_path / "second") as second:
+        hanging, working = box.stage(pacs.port, timeout_s=30.0), box.stage(second.port, name="second")
+        thread = threading.Thread(target=hanging.step)
+        thread.start()
+        pacs.wait_for(1)
+        working.step()
+        assert box.row(other)["state"] == "sent"
+        working.close()
+        hanging.interrupt()
+        thread.join(5)
+        hanging.close()
+
+
 def test_a_pacs_that_stops_reading_in_mid_object_is_given_up_in_time(box, monkeypatch):
     one = box.owe(bytes(20_000_000))
     # 20 MB at the slowest rate that counts as alive would be 400 s; the test's patience is shorter.

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from worker_kit import (
 from appliance.records import Reason
 from appliance.triage.availability import WorkerPolicy
 from appliance.triage.protocol import Failed, Finish, Result, encode
-from appliance.triage.worker_client import WorkerEnded, WorkerLost, WorkerTimedOut
+from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerTimedOut
 
 
 @pytest.fixture
@@ -271,7 +272,18 @@ def test_a_worker_dies_with_a_daemon_that_is_killed(tmp_path, spool, package):
         worker = int(daemon.stdout.readline())
         os.kill(worker, signal.SIGSTOP)  # it cannot see that its socket closes
         daemon.kill()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{worker}/stat").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    try:
+        deadline = time.monotonic() + 10
+        while is_alive(worker):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -22,7 +22,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from scp_kit import ct, encode
 
-from appliance.deliver.dicom_scu import Peer, echo
+from appliance.deliver.dicom_scu import Peer
+from appliance.deliver.echo import echo
 from appliance.deliver.stage import ISSUE_AFTER_S, peer_of
 from appliance.simulate.orthanc import Orthanc
 from appliance.simulate.pacs import Manner, Pacs

@@ -31,6 +31,7 @@ def box(tmp_path):
         yield running
 
 
+@pytest.mark.req("R-TRIAGE-15", "R-STORE-06")
 @pytest.mark.req("R-DEMO-01")
 def test_bleed_ends_in_an_alert_that_a_person_acknowledges_and_a_report_in_the_pacs(box, bleed):
     box.send(bleed)
@@ -45,6 +46,7 @@ def test_bleed_ends_in_an_alert_that_a_person_acknowledges_and_a_report_in_the_p
     assert report.StudyInstanceUID == bleed[0].StudyInstanceUID
 
 
+@pytest.mark.req("R-COMPLETE-07")
 def test_late_image_makes_a_new_revision_and_supersedes_visibly(box, bleed):
     series = [ds for ds in bleed if "LOCALIZER" not in ds.ImageType]
     box.send(series[:-1])
@@ -62,6 +64,7 @@ def test_late_image_makes_a_new_revision_and_supersedes_visibly(box, bleed):
     assert Kind.ANALYSIS_SUPERSEDED in box.kinds()
 
 
+@pytest.mark.req("R-INTAKE-11")
 def test_identity_correction_reissues_the_alert_without_inference(box, bleed):
     box.send(bleed)
     uid = bleed[0].StudyInstanceUID
@@ -98,6 +101,7 @@ def test_same_pixels_in_another_syntax_are_kept_without_conflict_and_other_pixel
     assert [issue.code for issue in box.store.issues.open()] == ["VERSION_CONFLICT"]
 
 
+@pytest.mark.req("R-FORWARD-01")
 def test_inline_images_reach_the_pacs_byte_identical_under_the_scanners_name(tmp_path, bleed):
     with box_with_pacs(tmp_path, mode="inline") as (box, pacs):
         box.send(bleed)
@@ -112,6 +116,7 @@ def test_inline_images_reach_the_pacs_byte_identical_under_the_scanners_name(tmp
         assert {pacs.stored()[uid].calling for uid in uids} == {"CT-1"}
 
 
+@pytest.mark.req("R-INTAKE-14", "R-INTAKE-10")
 def test_same_data_set_by_two_ways_is_no_conflict_and_no_second_analysis(box, bleed):
     box.send(bleed, "CT-1")
     uid = bleed[0].StudyInstanceUID
@@ -140,6 +145,7 @@ def test_two_patients_under_one_study_uid_never_cross(box, bleed):
     assert "STUDY_UID_SHARED" in [issue.code for issue in box.store.issues.open()]
 
 
+@pytest.mark.req("R-COMPLETE-08")
 def test_aborted_association_keeps_what_was_acknowledged_and_its_study_ends(box, bleed):
     series = [ds for ds in bleed if "LOCALIZER" not in ds.ImageType]
     with box.scanner().open(series) as association:
@@ -151,12 +157,14 @@ def test_aborted_association_keeps_what_was_acknowledged_and_its_study_ends(box,
     assert view.outcome is not None
 
 
+@pytest.mark.req("R-FORWARD-03", "R-TRIAGE-15")
 def test_box_without_packages_receives_and_calls_every_study_not_applicable(tmp_path, bleed):
     with Box(box_config(tmp_path / "state", packages=())) as box:
         box.send(bleed)
         assert box.ended(bleed[0].StudyInstanceUID).outcome is Outcome.NOT_APPLICABLE
 
 
+@pytest.mark.req("R-STORE-08", "R-STORE-02")
 @pytest.mark.fault("T10")
 def test_damaged_database_is_set_aside_and_rebuilt_without_losing_an_image_or_sounding(tmp_path, bleed):
     with box_with_pacs(tmp_path, mode="inline") as (box, pacs):

@@ -128,6 +128,16 @@ def test_connections_that_never_shake_hands_hold_nobody_up(tmp_path, certificate
             one.close()
 
 
+@pytest.mark.req("R-INTAKE-05")
+def test_oldest_that_does_not_shake_hands_makes_room(tmp_path, certificates, echo):
+    with running_scp(tmp_path, tls=tls(certificates), max_pending=3, acse_timeout_s=60) as box:
+        idle = [socket.create_connection(("127.0.0.1", box.port), timeout=20) for _ in range(10)]
+        assert echo(box.port, "scanner")
+        assert idle[0].recv(1) == b""
+        for one in idle:
+            one.close()
+
+
 def test_many_images_pass_over_tls_unchanged(tmp_path, certificates, dcmtk):
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian

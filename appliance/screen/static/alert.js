@@ -65,7 +65,8 @@ function presented() {
   if (document.visibilityState !== "visible" || root.dataset.connection !== "live") return;
   for (const card of board.querySelectorAll('[data-alert-state="raised"]')) {
     const id = card.dataset.alert;
-    if (reported.has(id)) continue;
+    // On a small panel the last rows of the list find no place: nobody could see them.
+    if (reported.has(id) || card.getBoundingClientRect().right > innerWidth) continue;
     reported.add(id);
     post(`/alerts/${id}/presented`, { screen: root.dataset.screen }).catch(() => reported.delete(id));
   }

@@ -104,3 +104,9 @@ def test_gate_changes_nothing():
     before = model.SerializeToString(deterministic=True)
     check_graph(model, memory_mb=256)
     assert onnx.ModelProto.FromString(before) == model
+
+
+def test_graph_hidden_in_a_permitted_operator_is_refused():
+    node = helper.make_node("Relu", ["x"], ["y"])
+    node.attribute.append(helper.make_attribute("body", toy_packages._blob_graph().graph))
+    assert "holds a graph of its own" in _refused(_graph(node))

@@ -118,8 +118,10 @@ def test_window_gives_what_one_run_gives(head_pipeline):
 
 
 @pytest.mark.req("R-MODEL-04")
-@pytest.mark.parametrize("thickness", [1.25, 2.5, 5.0, 7.0])
-@pytest.mark.parametrize(("brain", "blood", "noise"), [(38, 58, 8), (30, 75, 3), (34, 65, 5)])
+@pytest.mark.parametrize(
+    ("thickness", "brain", "blood", "noise"),
+    [(1.25, 38, 58, 8), (2.5, 34, 65, 5), (2.5, 38, 58, 8), (5.0, 38, 58, 8), (7.0, 30, 75, 3), (7.0, 38, 58, 8)],
+)
 @pytest.mark.parametrize("volume_ml", [2.0, 5.0, 20.0])
 def test_bleed_in_the_brain_is_found_and_measured(head_pipeline, thickness, brain, blood, noise, volume_ml):
     head = ball_head.head(

@@ -49,15 +49,18 @@ def at(evidence, now, quiet=2.0):
 WHOLE = [image(n) for n in range(1, 11)]
 
 
+@pytest.mark.req("R-COMPLETE-01")
 def test_single_image_class_is_whole_at_once_even_while_its_association_is_open():
     one = series([image(1)], sop_class=DX, associations={1: None}, peer_is_open=True)
     assert at(one, 110.0) == "single_image"
 
 
+@pytest.mark.req("R-COMPLETE-02")
 def test_released_association_with_a_regular_contiguous_series_is_whole_at_once():
     assert at(series(WHOLE), 110.0) == "released"
 
 
+@pytest.mark.req("R-COMPLETE-02", "R-COMPLETE-03")
 @pytest.mark.parametrize(
     "evidence",
     [
@@ -85,11 +88,13 @@ def test_late_image_alone_in_its_association_waits_for_quiet():
     assert at(evidence, 112.0) == "quiet"
 
 
+@pytest.mark.req("R-COMPLETE-04")
 def test_evidence_of_the_quiet_rule_names_what_was_wanting():
     decision = decide(series([*WHOLE[:4], *WHOLE[5:]], associations={1: "aborted"}), now_mono=112.0, quiet=2.0)
     assert decision.facts == {"quiet_s": 2.0, "associations": ["aborted"], "contiguous": False, "regular": False}
 
 
+@pytest.mark.req("R-COMPLETE-03")
 @given(st.lists(st.floats(0, 100), max_size=50))
 def test_quiet_time_stays_within_its_bounds_and_grows_with_the_gaps(gaps):
     quiet = quiet_s(gaps, 2.0, 20.0)
@@ -97,6 +102,7 @@ def test_quiet_time_stays_within_its_bounds_and_grows_with_the_gaps(gaps):
     assert quiet_s([gap * 2 for gap in gaps], 2.0, 20.0) >= quiet
 
 
+@pytest.mark.req("R-COMPLETE-03")
 def test_quiet_time_is_five_times_the_usual_longest_gap():
     assert quiet_s([0.1] * 98 + [1.0, 1.0], 2.0, 20.0) == 5.0
 

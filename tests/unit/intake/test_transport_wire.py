@@ -80,7 +80,7 @@ def test_longer_pdu_than_allowed_is_refused_by_its_announcement(kind, length):
 @pytest.mark.fault("T14")
 def test_memory_grows_with_bytes_that_came_not_with_what_was_announced():
     with connected(max_pdu_bytes=512 * 1024**2, pdu_deadline_s=0.2) as (wire, peer):
-        peer.sendall(struct.pack(">BxL", DATA_TF, 500 * 1024**2) + bytes(10_000))
+        peer.sendall(struct.pack(">BxL", DATA_TF, 500 * 1024**2) + bytes(100_000))
         tracemalloc.start()
         try:
             with pytest.raises(SilenceError):

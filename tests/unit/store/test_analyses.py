@@ -78,6 +78,7 @@ ended = st.builds(
 )
 
 
+@pytest.mark.req("R-STORE-12")
 @given(st.lists(ended, max_size=6))
 def test_study_outcome_never_hides_a_finding_nor_a_study_that_was_not_analysed(rows):
     outcome, reason = study_outcome(rows)
@@ -115,6 +116,7 @@ def test_second_finish_changes_nothing(store, queue):
     assert len(alerts(store)) == 1
 
 
+@pytest.mark.req("R-STORE-12")
 @pytest.mark.parametrize("role", [Role.SILENT, Role.SHADOW])
 def test_silent_analysis_makes_no_outcome_alert_or_delivery(store, queue, role):
     study_id, analysis_id = queue(role=role)
@@ -124,6 +126,7 @@ def test_silent_analysis_makes_no_outcome_alert_or_delivery(store, queue, role):
     assert store.db.all("SELECT * FROM delivery") == []
 
 
+@pytest.mark.req("R-STORE-12")
 def test_study_without_a_package_is_quietly_not_applicable(store, ready):
     study_id, revision_id = ready()
     store.analyses.route(study_id, (revision_id,), (), (LeftOut(series_id=1, n=1, why="no package"),), None)
@@ -131,12 +134,14 @@ def test_study_without_a_package_is_quietly_not_applicable(store, ready):
     assert store.revisions.studies_to_route() == []
 
 
+@pytest.mark.req("R-TRIAGE-06")
 def test_late_result_is_shown_without_chime(store, queue):
     _, analysis_id = queue()
     store.analyses.finish(analysis_id, finding(), (), late=True)
     assert [row["chime"] for row in alerts(store)] == [0]
 
 
+@pytest.mark.req("R-COMPLETE-07")
 @pytest.mark.fault("T46")
 def test_newer_images_supersede_visibly_and_the_alert_stays_until_the_new_end(store, queue):
     study_id, first = queue(1)
@@ -167,6 +172,7 @@ def test_new_finding_is_a_new_alert_that_names_its_predecessor(store, queue):
     assert (old["state"], new["state"], new["predecessor"], new["chime"]) == ("withdrawn", "raised", old["id"], 1)
 
 
+@pytest.mark.req("R-INTAKE-11")
 def test_identity_correction_reissues_the_open_alert_without_inference(store, queue, make_header, receive):
     study_id, analysis_id = queue()
     store.analyses.finish(analysis_id, finding(), ())
@@ -190,6 +196,7 @@ def test_superseded_analysis_that_ends_afterwards_tells_nobody(store, queue):
     store.analyses.finish(second, NOTHING, ())
 
 
+@pytest.mark.req("R-STORE-09")
 def test_recovery_puts_running_work_back_and_may_run_twice(store, queue):
     _, analysis_id = queue()
     store.analyses.start(analysis_id)
@@ -199,6 +206,7 @@ def test_recovery_puts_running_work_back_and_may_run_twice(store, queue):
     assert (queued.id, queued.attempt) == (analysis_id, 1)
 
 
+@pytest.mark.req("R-TRIAGE-06")
 def test_backlog_of_an_outage_runs_late_and_ends_in_one_summary_line(store, queue):
     study_id, analysis_id = queue()
     store.analyses.finish(analysis_id, not_analysed(Reason.AI_UNAVAILABLE), ())

@@ -26,10 +26,12 @@ def test_every_kind_of_fact_has_a_body():
     assert set(BODIES) == set(Kind)
 
 
+@pytest.mark.req("R-STORE-01")
 def test_untouched_chain_verifies(filled):
     assert filled.journal.verify() == 0
 
 
+@pytest.mark.req("R-STORE-01")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -53,6 +55,7 @@ def test_reader_gets_rows_after_its_cursor_in_order_once(filled):
     assert [fact.body["status"] for fact in rest] == [2, 3, 4]
 
 
+@pytest.mark.req("R-STORE-01")
 def test_failed_transaction_leaves_neither_state_nor_fact(filled):
     last = filled.journal.last_seq()
 
@@ -67,6 +70,7 @@ def test_failed_transaction_leaves_neither_state_nor_fact(filled):
     assert filled.db.one("SELECT 1 FROM meta WHERE key = 'x'") is None
 
 
+@pytest.mark.req("R-STORE-03")
 def test_reader_is_woken_by_a_commit_of_this_process(tmp_path):
     store = Store.open(tmp_path, SystemClock(), reserve_bytes=0)
     last = store.journal.last_seq()
@@ -89,6 +93,7 @@ def _write_elsewhere(path):
     db.close()
 
 
+@pytest.mark.req("R-STORE-03", "R-STORE-06")
 def test_reader_sees_a_commit_of_another_process(tmp_path):
     db = Database(tmp_path / "scanside.db", SystemClock())
     journal = Journal(db)
@@ -101,6 +106,7 @@ def test_reader_sees_a_commit_of_another_process(tmp_path):
     db.close()
 
 
+@pytest.mark.req("R-HOUSE-02")
 def test_database_of_a_newer_version_is_refused_with_the_mending_line(tmp_path):
     db = Database(tmp_path / "scanside.db", SystemClock())
     with db.write() as tx:

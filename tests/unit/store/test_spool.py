@@ -166,6 +166,7 @@ def test_only_paths_that_the_spool_gave_out_are_opened(spool, relative):
         spool.path(relative)
 
 
+@pytest.mark.req("R-STORE-09")
 def test_recovery_removes_half_received_files_and_keeps_the_others(tmp_path):
     before = Spool(tmp_path / "spool", reserve_bytes=0)
     kept = put(before).commit()

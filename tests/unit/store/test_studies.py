@@ -123,6 +123,7 @@ def test_version_recorded_meanwhile_makes_the_caller_look_again(store, make_head
     assert store.studies.add_version(receive(make_header()), known, Change.ATTRIBUTES, ()) is None
 
 
+@pytest.mark.req("R-COMPLETE-08")
 def test_aborted_association_is_closed_once_and_keeps_its_images(store, make_header, receive):
     association = store.studies.open_association(source="CT-1", calling_ae="A", called_ae="B", address="127.0.0.1")
     store.studies.add_new(receive(make_header(), association=association), ())
@@ -133,6 +134,7 @@ def test_aborted_association_is_closed_once_and_keeps_its_images(store, make_hea
     assert len(store.revisions.open_series()) == 1
 
 
+@pytest.mark.req("R-HOUSE-22")
 def test_journal_holds_no_patient_text_and_no_uid(store, make_header, receive):
     header = make_header(1, patient_id="SECRET-ID", patient_name="Secret^Name", accession_number="SECRET-ACC")
     store.studies.add_new(receive(header), PACS)

@@ -32,6 +32,7 @@ def write(store):
     return call
 
 
+@pytest.mark.req("R-STORE-04")
 def test_a_study_is_told_with_findings_volume_and_key_slices(store, write, scenes):
     write(scenes.urgent)
     (study,) = store.views.studies()
@@ -44,6 +45,7 @@ def test_a_study_is_told_with_findings_volume_and_key_slices(store, write, scene
     assert study.alert.is_open
 
 
+@pytest.mark.req("R-STORE-04")
 def test_the_time_of_every_hop_is_told(store, write, scenes):
     write(scenes.urgent)
     hops = store.views.studies()[0].live[0].hops_ms
@@ -69,6 +71,7 @@ def test_studies_come_newest_first_and_can_be_chosen_by_outcome_and_time(store, 
     assert store.views.studies()[0].reason is Reason.INCOMPLETE
 
 
+@pytest.mark.req("R-STORE-12")
 def test_superseded_and_silent_analyses_are_told_but_do_not_count(store, write, scenes):
     study = write(scenes.add_study)
     first = write(scenes.add_analysis, study, write(scenes.finding_result, study))
@@ -115,8 +118,8 @@ def test_several_versions_of_an_instance_are_told(store, write, scenes):
     write(
         lambda tx: tx.execute(
             "INSERT INTO version SELECT NULL, instance_id, 2, 'conflict', 'store/zz', size, data_sha256,"
-            " transfer_syntax_uid, meaning_digest, identity, association_id, source, instance_number, position, orientation, received_at,"
-            " received_mono FROM version"
+            " transfer_syntax_uid, meaning_digest, identity, association_id, source, instance_number, position,"
+            " orientation, received_at, received_mono FROM version"
         )
     )
     assert [(v.n, v.state) for v in store.views.study(1).series[0].versions] == [(1, "current"), (2, "conflict")]

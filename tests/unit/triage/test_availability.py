@@ -116,6 +116,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.req("R-TRIAGE-04", "R-TRIAGE-05")
 @given(steps)
 def test_whatever_happens_the_silence_is_loud_and_a_worker_is_asked_for_again(events):
     """At any moment: not ready for 10 s => unavailable; unwanted => unavailable; never unwanted for over 10 min."""

@@ -10,21 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.records import Measurement, Reason, Region
+from appliance.triage.frames import MAX_MESSAGE_BYTES, Frames, ProtocolError, socket_address
 from appliance.triage.protocol import (
-    MAX_MESSAGE_BYTES,
     Add,
     Failed,
     Finish,
-    Frames,
     Hello,
     InstanceRef,
-    ProtocolError,
     Result,
     Scored,
     SeriesInput,
     encode,
     from_worker,
-    socket_address,
     to_worker,
 )
 

@@ -118,6 +118,7 @@ def test_series_that_no_package_claims_is_left_out_with_its_reason(changes, why)
     assert [out.why for out in left_out] == [why]
 
 
+@pytest.mark.req("R-TRIAGE-09")
 def test_missing_body_part_is_claimed_so_that_content_decides():
     plans, _ = plan([revision(body_part_examined="")])
     assert [one.inputs for one in plans] == [{"ct": 1}]
@@ -129,6 +130,7 @@ def test_missing_body_part_with_a_protocol_of_another_region_is_not_claimed():
     assert (plans, left_out[0].why) == ((), "other body part")
 
 
+@pytest.mark.req("R-TRIAGE-09")
 @pytest.mark.parametrize(
     ("envelope", "changes", "said"),
     [
@@ -159,6 +161,7 @@ def test_values_that_the_header_does_not_give_speak_against_nothing():
     assert one.ended is None
 
 
+@pytest.mark.req("R-TRIAGE-09")
 def test_package_takes_its_preferred_series_and_the_other_is_told_not_selected():
     rules = [{"by": "kernel", "patterns": ["^H[34]"]}, {"by": "thickness", "target_mm": 5}]
     bone = revision(1, convolution_kernel="H70h", slice_thickness_mm=5.0)
@@ -211,6 +214,7 @@ def order(rows, now=110.0):
     return ids
 
 
+@pytest.mark.req("R-TRIAGE-11", "R-TRIAGE-06")
 def test_most_urgent_category_first_then_stat_then_arrival_then_backlog_newest_first():
     rows = [
         queued(1),
@@ -223,6 +227,7 @@ def test_most_urgent_category_first_then_stat_then_arrival_then_backlog_newest_f
     assert order(rows) == [3, 2, 1, 6, 5, 4]
 
 
+@pytest.mark.req("R-TRIAGE-11")
 @given(st.integers(1, 200))
 def test_nobody_starves_behind_newer_more_urgent_studies(newer):
     old = queued(0, category=3, ready_mono=0.0)
@@ -230,6 +235,7 @@ def test_nobody_starves_behind_newer_more_urgent_studies(newer):
     assert next_analysis(rows, 151.0) is old
 
 
+@pytest.mark.req("R-TRIAGE-12")
 def test_backlog_has_no_deadline_and_the_rest_has():
     assert is_overdue(queued(1, ready_mono=0.0), 180.0)
     assert not is_overdue(queued(1, ready_mono=0.0), 179.9)

@@ -13,7 +13,7 @@ from appliance.store.facts import Kind
 from appliance.triage.packages import load_packages, owed_results
 from appliance.triage.protocol import Compared, Failed, Result, Scored
 from appliance.triage.stage import Bench, RoutingStage, RunStage
-from appliance.triage.worker_client import WorkerEnded, WorkerLost, WorkerReady, WorkerTimedOut
+from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerReady, WorkerTimedOut
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -179,6 +179,7 @@ def test_output_without_a_usable_score_is_neither_finding_nor_nothing(store, run
     assert ending(store, study_id) == (Outcome.NOT_ANALYSED, Reason.UNRELIABLE_OUTPUT)
 
 
+@pytest.mark.req("R-TRIAGE-12")
 def test_limit_shrinks_with_what_is_left_of_the_deadline(runner, arrive, bench, clock):
     arrive(1)
     clock.advance(28)
@@ -187,6 +188,7 @@ def test_limit_shrinks_with_what_is_left_of_the_deadline(runner, arrive, bench, 
     assert limit_s <= 2.0
 
 
+@pytest.mark.req("R-TRIAGE-12")
 def test_study_that_waits_past_its_deadline_is_timed_out_by_the_second(store, routing, arrive, bench, clock):
     study_id = arrive(1)
     clock.advance(29.9)
@@ -216,6 +218,7 @@ def test_three_deaths_on_three_studies_raise_ai_unavailable_until_a_worker_is_re
     assert codes(store) == []
 
 
+@pytest.mark.req("R-TRIAGE-06")
 @pytest.mark.req("R-TRIAGE-04")
 def test_hours_of_outage_become_one_summary_line_and_no_chime(store, routing, runner, arrive, bench, clock):
     bench.link.is_ready = False
@@ -253,6 +256,7 @@ def test_death_while_images_were_prepared_ahead_counts_for_their_study(store, ro
     assert store.db.one("SELECT worker_deaths FROM study WHERE id = ?", (study_id,))[0] == 1
 
 
+@pytest.mark.req("R-STORE-11")
 def test_evaluation_mode_owes_results_to_test_destinations_only(store, runner, arrive, bench):
     arrive(1)
     bench.link.answers = [0.99]
@@ -260,6 +264,7 @@ def test_evaluation_mode_owes_results_to_test_destinations_only(store, runner, a
     assert [row["destination"] for row in store.db.all("SELECT destination FROM delivery")] == ["TEST"]
 
 
+@pytest.mark.req("R-STORE-05")
 def test_nothing_flagged_is_sent_only_where_the_destination_asks_for_it(bench):
     from appliance.records import AnalysisResult
 
@@ -279,6 +284,7 @@ class Requiring:
         return dataclasses.replace(running, package=dataclasses.replace(running.package, manifest=manifest))
 
 
+@pytest.mark.req("R-TRIAGE-10")
 @pytest.mark.parametrize(
     ("on_fail", "expected"),
     [("not_analysed", (Outcome.NOT_ANALYSED, Reason.QUALITY)), ("caveat", (Outcome.NOTHING_FLAGGED, None))],

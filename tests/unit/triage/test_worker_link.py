@@ -16,14 +16,8 @@ from appliance.clock import SystemClock
 from appliance.records import Reason, Role
 from appliance.triage import worker_peer
 from appliance.triage.protocol import InstanceRef, Load
-from appliance.triage.worker_client import (
-    WorkerEnded,
-    WorkerLink,
-    WorkerLost,
-    WorkerReady,
-    WorkerStarted,
-    WorkerTimedOut,
-)
+from appliance.triage.worker_client import WorkerLink
+from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerReady, WorkerStarted, WorkerTimedOut
 
 #: A peer that speaks as it is told: each argument is a Python expression for the bytes of one step.
 PEER = """

@@ -26,7 +26,8 @@ from worker_kit import (
 from appliance.clock import SystemClock
 from appliance.records import Reason
 from appliance.triage.protocol import Failed, Result
-from appliance.triage.worker_client import WorkerEnded, WorkerLink, WorkerReady
+from appliance.triage.worker_client import WorkerLink
+from appliance.triage.worker_events import WorkerEnded, WorkerReady
 
 EVEN = range(0, 60, 5)
 

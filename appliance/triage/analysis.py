@@ -1,0 +1,189 @@
+"""One analysis in the worker, from the files of its series revisions to a result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.errors import NotAnalysable
+from appliance.records import Measurement, Region
+from appliance.triage.frames import ProtocolError
+from appliance.triage.protocol import Finish, Message, Progress, Result, Scored, SeriesInput, Step
+from appliance.triage.shelf import OpenPackage, Shelf
+from appliance.triage.workbench import (
+    Answer,
+    Piece,
+    decode_and_prepare,
+    draw_key_pictures,
+    finish_ct,
+    finish_xray,
+    merge,
+    split_id,
+)
+from engines.errors import ContentError
+from engines.pipeline import Pipeline
+from engines.types import ModelOutput
+
+log = logging.getLogger(__name__)
+
+#: Lets the kernel end the process if its block takes longer than so many seconds.
+Limited = Callable[[float], AbstractContextManager[None]]
+Say = Callable[[Message], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the work needs of the process around it.
+
+    Attributes:
+        spool_root: Below it lie all files that a message may name; resolved.
+        shelf: Packages and prepared series.
+        say: Sends a message to the daemon.
+        limited: Guards foreign work.
+    """
+
+    spool_root: Path
+    shelf: Shelf
+    say: Say
+    limited: Limited
+
+    def path(self, text: str) -> Path:
+        """The file that a message names.
+
+        Raises:
+            ProtocolError: It does not lie in the spool.
+        """
+        path = Path(text).resolve()
+        if not path.is_relative_to(self.spool_root):
+            raise ProtocolError("a path outside of the spool was named; it is not opened")
+        return path
+
+
+class Analysis:
+    """One ``finish``: what is missing is decoded, each stage runs on its series, key pictures are drawn."""
+
+    def __init__(self, tools: Tools, message: Finish, opened: OpenPackage, hops_ms: dict[str, float]) -> None:
+        """Begin; the limit counts from here."""
+        self._tools = tools
+        self._message = message
+        self._opened = opened
+        self._hops_ms = hops_ms
+        self._begun = time.monotonic()
+
+    def run(self) -> Result:
+        """Analyse.
+
+        Raises:
+            NotAnalysable: The input must not be scored.
+            ContentError: The same, or the output cannot be believed.
+            EngineError: The backend failed.
+            ProtocolError: A path outside of the spool, or an input that the package does not have.
+            OSError: A file cannot be read.
+        """
+        answers: list[Answer] = []
+        pictures: list[str] = []
+        for pipeline in self._opened.pipelines:
+            role = pipeline.stage.input.role
+            given = self._message.inputs.get(role)
+            if given is None:
+                raise ProtocolError(f"the analysis has no input {role!r}, which the package takes")
+            pieces = self._pieces(given, pipeline)
+            self._tell("infer", given)
+            with self._tools.limited(self._left_s()):
+                finish = finish_ct if given.kind == "ct" else finish_xray
+                answers.append(finish(pieces, pipeline))
+            pictures += self._draw(answers[-1], given, pieces, pipeline)
+        merged = merge(answers)
+        for hop, ms in merged.hops_ms.items():
+            self._spent(hop, ms)
+        return self._result(merged, tuple(pictures))
+
+    def _pieces(self, given: SeriesInput, pipeline: Pipeline) -> list[Piece]:
+        """Everything that the revision consists of, whether it was prepared ahead of time or not."""
+        shelf, pieces = self._tools.shelf, []
+        for instance in given.instances:
+            piece = shelf.get(given.series_key, instance.key, pipeline)
+            if piece is None:
+                path = self._tools.path(instance.path)
+                self._tell("decode", given, instance.key)
+                with self._tools.limited(self._left_s()):
+                    piece = decode_and_prepare(path, given.kind, self._opened.pipelines)
+                shelf.put(given.series_key, instance.key, piece)
+                for hop, ms in piece.hops_ms.items():
+                    self._spent(hop, ms)
+            else:
+                self._spent("ahead", sum(piece.hops_ms.values()))
+            pieces.append(piece)
+        return pieces
+
+    def _draw(self, answer: Answer, given: SeriesInput, pieces: list[Piece], pipeline: Pipeline) -> tuple[str, ...]:
+        begun = time.perf_counter()
+        self._tell("picture", given)
+        try:
+            with self._tools.limited(self._left_s()):
+                return draw_key_pictures(answer.output, pieces, given.kind, pipeline, self._tools.spool_root)
+        except (NotAnalysable, OSError):
+            # The scores stand: an alert does not wait for, or fail by, its picture.
+            log.warning("analysis %d: its key pictures could not be drawn", self._message.analysis_id)
+            return ()
+        finally:
+            self._spent("picture", (time.perf_counter() - begun) * 1000)
+
+    def _result(self, answer: Answer, pictures: tuple[str, ...]) -> Result:
+        output, session = answer.output, self._opened.pipelines[0].session
+        return Result(
+            analysis_id=self._message.analysis_id,
+            findings=tuple(_scored(output, finding.id) for finding in self._opened.package.manifest.findings),
+            numbers=output.numbers,
+            caveats=answer.caveats,
+            warnings=output.warnings,
+            package_digest=self._opened.package.digest,
+            engine_digest=session.digest,
+            backend=session.backend,
+            precision=session.precision,
+            pictures=pictures,
+            hops_ms=self._hops_ms,
+        )
+
+    def _left_s(self) -> float:
+        return self._message.limit_s - (time.monotonic() - self._begun)
+
+    def _spent(self, hop: str, ms: float) -> None:
+        self._hops_ms[hop] = self._hops_ms.get(hop, 0.0) + ms
+
+    def _tell(self, step: Step, given: SeriesInput, version_key: str = "") -> None:
+        self._tools.say(
+            Progress(
+                step=step,
+                analysis_id=self._message.analysis_id,
+                series_key=given.series_key,
+                version_key=version_key,
+                ms=(time.monotonic() - self._begun) * 1000,
+            )
+        )
+
+
+def _scored(output: ModelOutput, finding: str) -> Scored:
+    if finding not in output.scores:
+        raise ContentError("unreliable_output", f"the package gave no score for its finding {finding!r}")
+    regions = []
+    for region in output.regions:
+        if region.finding == finding:
+            uid, frame = split_id(region.slice_id)
+            regions.append(
+                Region(
+                    sop_instance_uid=uid, kind=region.kind, points=region.points, frame_number=frame, finding=finding
+                )
+            )
+    measured = output.measurements.get(finding, ())
+    return Scored(
+        id=finding,
+        score=output.scores[finding],
+        measurements=tuple(Measurement(name=m.name, value=m.value, unit=m.unit, sd=m.sd) for m in measured),
+        key_instances=tuple(dict.fromkeys(split_id(key)[0] for key in output.key_slices.get(finding, ()))),
+        regions=tuple(regions),
+    )

@@ -1,0 +1,136 @@
+"""A browser, a store on the machine's clock, and the real server of its screen."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+
+import pytest
+
+from appliance.clock import SystemClock
+from appliance.config import Site
+from appliance.screen import screen_app
+from appliance.store import Store
+from appliance.web.server import WebServer
+
+
+@pytest.fixture(scope="session")
+def scenes(repo):
+    """tools/screen_scenes.py."""
+    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["screen_scenes"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def playwright():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make venv)")
+    with api.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium_with(playwright, chromium, scenes):
+    """``chromium_with(*arguments)``: a running browser with a profile of its own; one for each set of arguments."""
+    running = {}
+
+    def launch(*arguments):
+        if arguments not in running:
+            running[arguments] = playwright.chromium.launch(
+                executable_path=chromium, headless=True, args=[*scenes.BROWSER_ARGUMENTS, *arguments]
+            )
+        return running[arguments]
+
+    yield launch
+    for browser in running.values():
+        browser.close()
+
+
+@pytest.fixture
+def browser(chromium_with):
+    """``browser(*arguments)``: a context: cookies, cache and windows of its own."""
+    opened = []
+
+    def context(*arguments, **options):
+        made = chromium_with(*arguments).new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
+        opened.append(made)
+        return made
+
+    yield context
+    for made in opened:
+        made.close()
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store.open(tmp_path / "state", SystemClock(), reserve_bytes=0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def write(store):
+    """``write(function, ...)``: call a function of the scenes in one transaction."""
+
+    def call(function, *arguments, **more):
+        with store.db.write() as tx:
+            return function(tx, *arguments, **more)
+
+    return call
+
+
+@pytest.fixture
+def serve(store, scenes):
+    """``serve(port)``: the screen of the store; returns the server and its address."""
+    servers = []
+
+    def start(port=0, **site):
+        server = WebServer(screen_app(store, Site(**site), scenes.packages(), SystemClock()), port=port)
+        servers.append(server)
+        return server, f"http://127.0.0.1:{server.start()}"
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def troubles():
+    """``troubles(page)``: a list that fills with console errors, exceptions and requests to elsewhere."""
+
+    def watch(page):
+        found = []
+        page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: found.append(str(error)))
+        page.on("request", lambda request: None if "127.0.0.1" in request.url else found.append(request.url))
+        return found
+
+    return watch
+
+
+@pytest.fixture
+def open_page(serve, browser, troubles):
+    """``open_page(query)``: a connected alert page; its list of troubles is ``page.troubles``."""
+
+    def start(query="", *arguments, context=None, address=None, **options):
+        if address is None:
+            _, address = serve()
+        page = (context or browser(*arguments, **options)).new_page()
+        page.troubles = troubles(page)
+        page.goto(f"{address}/alert{query}")
+        page.wait_for_selector("html[data-connection=live]")
+        return page
+
+    return start
