@@ -42,6 +42,8 @@ def run(images: int = 400, rounds: int = 3) -> dict[str, Any]:
         ``images``, ``rounds``, and under ``servers`` per server and number of associations the median seconds, the
         images per second and the factor over Orthanc's; servers that are not installed are left out.
     """
+    if not _tool("storescu"):
+        raise SystemExit("DCMTK's storescu is not installed: apt-get install dcmtk")
     seconds: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="scanside-bench-") as name:
         folder = Path(name)

@@ -82,7 +82,7 @@ class DemoStudy:
             for finding in analysis.findings:
                 if finding.flagged:
                     size = f", {finding.volume.value:.1f} {finding.volume.unit}" if finding.volume else ""
-                    said.append(f"suspected {self._title(analysis.package, finding.id)}{size}")
+                    said.append(f"{self._title(analysis.package, finding.id)}{size}")
             if analysis.outcome is Outcome.NOT_ANALYSED:
                 said.append(analysis.detail)
         return "; ".join(said)

@@ -18,7 +18,7 @@ from appliance.cli.common import (
     read_config,
 )
 from appliance.config import Config, DicomDestination
-from appliance.deliver.dicom_scu import echo
+from appliance.deliver.echo import echo
 from appliance.deliver.stage import peer_of
 from appliance.errors import NotFoundError
 from appliance.store.readmodels import to_json

@@ -14,7 +14,7 @@ import click
 
 from appliance.cli.common import Exit, config_option, is_running, json_option, print_json, read_config
 from appliance.config import Config
-from appliance.deliver.dicom_scu import echo
+from appliance.deliver.echo import echo
 from appliance.deliver.stage import peer_of
 from appliance.errors import ConfigError
 

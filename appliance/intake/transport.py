@@ -27,7 +27,7 @@ _TICK_S = 1
 _SEND_S = 10
 #: What is still read from a peer after our last PDU, so that a reset does not overtake it.
 _LINGER_BYTES, _LINGER_S = 256 * 1024, 1.0
-#: Sends the acknowledgement that is due now; Linux forgets the option, so it is set again after each read. A sender with
+#: Sends the acknowledgement that is due now; Linux forgets the option, so it is set after each read. A sender with
 #: Nagle's algorithm on holds its last segment back until then, which costs 40 ms an image otherwise.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 

@@ -10,6 +10,7 @@ from box_process import BoxProcess
 from checker import check
 from sender import Sender
 
+
 @pytest.mark.fault("T01")
 @pytest.mark.req("R-INTAKE-01")
 def test_kill_at_random_times_under_eight_senders_loses_no_acknowledged_image(tmp_path, scale):

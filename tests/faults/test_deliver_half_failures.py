@@ -12,7 +12,7 @@ from deliver_kit import accept_all, pdu, read_message, read_pdu, running_box, sc
 from appliance.deliver import dicom_scu
 from appliance.simulate.pacs import Manner, Pacs
 
-pytestmark = [pytest.mark.fault("T27"), pytest.mark.req("R-FORWARD-02")]
+pytestmark = [pytest.mark.fault("T27"), pytest.mark.req("R-FORWARD-02", "R-FORWARD-05")]
 
 
 @pytest.fixture
@@ -137,7 +137,6 @@ def test_a_pacs_that_never_answers_costs_one_timeout_and_no_more_than_the_step_a
     stage.close()
 
 
-@pytest.mark.req("R-FORWARD-02")
 def test_a_hanging_destination_delays_no_other(box, pacs, tmp_path):
     box.owe()
     other = box.owe(destination="second")
@@ -223,6 +222,7 @@ def test_a_peer_that_is_no_pacs_costs_no_object_its_place(box, answer):
 
 
 @pytest.mark.fault("T11")
+@pytest.mark.req("R-FORWARD-04")
 def test_bit_rot_never_reaches_a_pacs_as_good(box, pacs):
     rotten, sound = box.owe(b"pixels and so on"), box.owe(b"more pixels")
     path = box.store.spool.path(box.row(rotten)["path"])
@@ -238,6 +238,7 @@ def test_bit_rot_never_reaches_a_pacs_as_good(box, pacs):
 
 
 @pytest.mark.fault("T11")
+@pytest.mark.req("R-FORWARD-04")
 @pytest.mark.parametrize("harm", ["missing", "cut", "head"])
 def test_a_file_that_is_missing_cut_or_overwritten_is_told_and_not_sent(box, pacs, harm):
     one = box.owe(b"pixels and so on")

@@ -10,10 +10,9 @@ import fixtures_real
 import pytest
 from box_kit import Box, box_config
 from checker import check
-from pydicom import dcmread
 from real_senders import disjoint, send, wrap
 
-from appliance.records import DeliveryState, Outcome, Reason, VersionState
+from appliance.records import DeliveryState, Outcome, Reason
 from appliance.simulate.pacs import Pacs
 from appliance.store.facts import Kind
 
@@ -36,6 +35,9 @@ REFUSED = {
     "pydicom_data/bad_sequence.dcm": "no well-formed SOP Class and Instance UID",
     "pydicom_data/liver_deflate.dcm": "no transfer syntax accepted for Segmentation Storage",
 }
+
+
+KEPT = "kept and forwarded"
 
 
 def refusal_expected(parcel):
@@ -87,7 +89,9 @@ def test_each_file_alone_is_kept_and_forwarded_unchanged_or_refused_with_a_statu
                     seq = box.store.journal.last_seq()
                     status = send(parcel, storescu, box.daemon.dicom_port)
                     facts = facts_since(box, seq)
-                    said = facts[0].body.get("message", "kept and forwarded") if len(facts) == 1 else f"{len(facts)} facts"
+                    said = (
+                        facts[0].body.get("message", "kept and forwarded") if len(facts) == 1 else f"{len(facts)} facts"
+                    )
                     shown = "no context" if status is None else f"{status:04X}"
                     table.append((parcel.name, parcel.way, shown, said, refusal_expected(parcel)))
                     if status == 0:
@@ -106,67 +110,108 @@ def test_each_file_alone_is_kept_and_forwarded_unchanged_or_refused_with_a_statu
 
 def as_expected(_name, _way, status, said, expected):
     if expected is None:
-        return status == "0000" and said == "kept and forwarded"
+        return status == "0000" and said == KEPT
     return status in {"C000", "no context"} and expected in said
 
 
 def show(table):
     """What became of every file, for ``pytest -s``; the twenty slices of a series are one line."""
-    print()
     for (folder, way, status, said), rows in itertools.groupby(
         sorted(table), key=lambda row: (row[0].split("/")[0], *row[1:4])
     ):
         names = [row[0].split("/")[1] for row in rows]
         told = f"{len(names)} files" if folder.startswith("siemens") else ", ".join(names)
-        print(f"{folder:22} {way:9} {status:10} {said[:60]:60} {told}")
+        tell(f"{folder:22} {way:9} {status:10} {said[:60]:60} {told}")
 
 
-#: Files under one SOP Instance UID, in the order of sending, and what the box then has of that UID (§3).
-#: Lossless copies are versions; lossy ones, other bytes in the same syntax, and other polarity are conflicts.
-SHARED = {
-    ("single/693_J2KI.dcm", "single/693_UNCI.dcm", "pydicom/693_J2KI.dcm"): ["current", "conflict"],
-    ("dicom_cxr/fake_mono1.dcm", "dicom_cxr/siim_jpegbaseline.dcm"): ["current", "conflict"],
-    ("charset/chrFren.dcm", "charset/chrFrenMulti.dcm"): ["current", "kept"],
-    ("highdicom/ct_image.dcm", "pydicom/CT_small.dcm"): ["current", "kept"],
-    ("pydicom/JPEG-lossy.dcm", "pydicom/JPGExtended.dcm"): ["current", "conflict"],
+def tell(line):
+    print(line)  # noqa: T201 - for pytest -s
+
+
+#: Files that share a SOP Instance UID, by the first that is sent, and what the box then has of that UID: lossless
+#: copies and other attributes are kept, other polarity and other bytes in the same syntax are conflicts.
+VERSIONS = {
+    "single/693_J2KI.dcm": ["current", "kept"],  # 693_UNCI: the same values; pydicom/693_J2KI: the same bytes
+    "dicom_cxr/fake_mono1.dcm": ["current", "conflict"],
+    "charset/chrFren.dcm": ["current", "kept"],
+    "charset/chrJapMulti.dcm": ["current", "kept"],
+    "highdicom/ct_image.dcm": ["current", "kept"],
+    "pydicom/JPEG-lossy.dcm": ["current", "conflict"],
+    "pydicom/MR_small.dcm": ["current", "kept", "kept", "kept", "conflict"],  # the last has padded pixels
+    "pydicom/badVR.dcm": ["current", "conflict"],
+    "pydicom/liver_1frame.dcm": ["current", "conflict"],
+    "pydicom_data/emri_small.dcm": ["current", "kept", "kept", "kept", "kept"],
+    # One slice under one UID: JPEG-LS, JPEG and RLE lossless, J2K and JPEG-LS with loss.
+    "minted_ct1/CT1_JLSL.dcm": ["current", "kept", "kept", "conflict", "conflict"],
 }
 
 
 @pytest.mark.req("R-PEER-02")
+@pytest.mark.req("R-INTAKE-10")
 @pytest.mark.req("R-INTAKE-12")
 @pytest.mark.req("R-INTAKE-13")
 @pytest.mark.req("R-INTAKE-15")
 @pytest.mark.req("R-TRIAGE-15")
-def test_all_files_together_are_versions_or_conflicts_by_the_rule_and_every_study_ends(parcels, storescu, tmp_path):
-    shards = [[parcel for group in together(parcels)[n::4] for parcel in group] for n in range(4)]
+def test_all_files_together_are_versions_or_conflicts_by_the_rule_and_every_study_ends(
+    test_data, parcels, storescu, tmp_path
+):
+    folder = tmp_path / "minted"
+    everything = parcels + wrap(fixtures_real.ct1_under_one_uid(test_data, folder / "minted_ct1"), storescu, folder)
+    families = by_uid(everything)
     with Pacs(tmp_path / "pacs") as pacs:
         config = box_config(tmp_path / "state", pacs.port, mode="inline")
         with Box(config) as box:
-            with ThreadPoolExecutor(4) as pool:
-                work = [pool.submit(send_all, shard, storescu, box.daemon.dicom_port) for shard in shards]
-                acknowledged = {name for shard in work for name in shard.result()}
+            with ThreadPoolExecutor(4) as pool:  # four scanners at once; files of one UID stay in order
+                work = [pool.submit(send_all, families[n::4], storescu, box.daemon.dicom_port) for n in range(4)]
+                refused = {name for one in work for name in one.result()}
+            views = box.wait(lambda: all_over(box), "an outcome of every study")
+            versions = {one[0].name: states(box, one[0]) for one in families if not refusal_expected(one[0])}
+            stored = box.store.db.all(
+                "SELECT i.sop_instance_uid AS uid, v.data_sha256 AS sha256, v.state"
+                " FROM version v JOIN instance i ON i.id = v.instance_id"
+            )
+            issues = Counter(issue.code for issue in box.store.issues.open())
+            alerts = box.store.views.alerts()
+        for view in views:
+            detail = view.live[0].detail if view.live else ""
+            tell(f"{view.outcome} {view.reason or ''}: {'/'.join(view.modalities)}, {view.images} images; {detail}")
+        assert refused == {parcel.name for parcel in everything if refusal_expected(parcel)}
+        assert versions == {name: VERSIONS.get(name, ["current"]) for name in versions}
+        assert versions.keys() >= VERSIONS.keys()
+        assert issues == {"VERSION_CONFLICT": sum(found.count("conflict") for found in VERSIONS.values())}
+        # Reports come under the box's own name.
+        arrived = Counter((one.sop_instance_uid, one.sha256) for one in pacs.arrivals if one.calling == "CT-1")
+        assert arrived == Counter((row["uid"], row["sha256"]) for row in stored if row["state"] != "conflict")
+    assert {(view.outcome, view.reason) for view in views} == {
+        (Outcome.NOT_APPLICABLE, None),
+        (Outcome.NOT_ANALYSED, Reason.OUT_OF_ENVELOPE),
+    }
+    assert alerts == []
+    acknowledged = {(one.sop_instance_uid, one.sha256) for one in everything if one.name not in refused}
+    assert {(row["uid"], row["sha256"]) for row in stored} == acknowledged
+    assert check(config.state_path, dict(acknowledged)) == []
 
-            def over():
-                views = box.store.views.studies(limit=1000)
-                done = all(one.outcome for one in views) and not box.store.studies.to_compare()
-                return views if done and not box.store.revisions.open_series() and drained(box) else None
 
-            views = box.wait(over, "an outcome of every study")
-            for parcel in parcels:
-                states = [str(v.state) for v in box.store.studies.versions(parcel.sop_instance_uid)]
-                print(parcel.name, parcel.name in acknowledged, states)
-            for one in views:
-                print(one.outcome, one.reason, one.live[0].detail if one.live else "", one.images, one.modalities, one.description)
-            print(box.store.issues.open())
+def all_over(box):
+    """All studies, once each has an outcome, no version is being compared, and all that may go has gone."""
+    views = box.store.views.studies(limit=1000)
+    is_busy = box.store.revisions.open_series() or box.store.studies.to_compare() or not drained(box)
+    return views if views and all(one.outcome for one in views) and not is_busy else None
 
 
-def together(parcels):
-    """Groups of files that share a SOP Instance UID, each in its order; others alone."""
-    groups = {}
+def states(box, parcel):
+    """The versions under a file's UID, in the order in which they came."""
+    return [str(version.state) for version in box.store.studies.versions(parcel.sop_instance_uid)]
+
+
+def by_uid(parcels):
+    """Files that share a SOP Instance UID, each family in its order; the others alone."""
+    families = {}
     for parcel in parcels:
-        groups.setdefault(parcel.sop_instance_uid, []).append(parcel)
-    return list(groups.values())
+        families.setdefault(parcel.sop_instance_uid if not refusal_expected(parcel) else parcel.path, []).append(parcel)
+    return list(families.values())
 
 
-def send_all(parcels, storescu, port):
-    return [parcel.name for parcel in parcels if send(parcel, storescu, port) == 0]
+def send_all(families, storescu, port):
+    """Send files one after another; the names of those that were refused."""
+    return [parcel.name for family in families for parcel in family if send(parcel, storescu, port) != 0]

@@ -257,6 +257,7 @@ def test_a_missing_source_image_is_said_without_naming_anybody(box, stage, analy
     assert issue.detail == {"reason": "an image that was analysed cannot be read from the spool: FileNotFoundError"}
 
 
+@pytest.mark.req("R-RESULT-05")
 def test_highdicom_never_enters_the_daemon(box, stage, analysed):
     program = (
         "import sys, appliance.deliver.build, appliance.deliver.stage, appliance.report.request;"

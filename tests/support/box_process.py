@@ -21,7 +21,9 @@ _PORTS = re.compile(r"receiving on port (\d+), screens on port (\d+)")
 class BoxProcess:
     """Starts and ends ``scanside run``; the state outlives every process."""
 
-    def __init__(self, folder, *, dicom_port=0, packages=(), destinations=(), mode="parallel", state=None, environment=None):
+    def __init__(
+        self, folder, *, dicom_port=0, packages=(), destinations=(), mode="parallel", state=None, environment=None
+    ):
         self.folder = folder
         self.state = state or folder / "state"
         self.log = folder / "box.log"

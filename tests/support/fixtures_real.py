@@ -42,6 +42,20 @@ def siemens_series(test_data, folder):
     return paths
 
 
+def ct1_under_one_uid(test_data, folder):
+    """The CT1 slice in five syntaxes, three without loss, given one SOP Instance UID: as archives convert; paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(seed="ct1_under_one_uid")
+    paths = []
+    for name in ("JLSL", "JPLL", "RLE", "J2KI", "JLSN"):
+        ds = dcmread(test_data / "dicom_ct" / "single" / f"CT1_{name}.dcm")
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = study.uid("instance")
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study.study_instance_uid, study.uid("series")
+        paths.append(folder / f"CT1_{name}.dcm")
+        ds.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
 def nifti_series(test_data, folder):
     """The real thorax-abdomen CT (NIfTI, 3 mm) as a CT series; paths from the pelvis to the lung bases."""
     import nibabel

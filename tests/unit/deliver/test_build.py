@@ -186,6 +186,7 @@ def test_the_child_is_told_whose_images_they_are_and_what_the_package_says(store
     assert asked["codes"]["cad_summary"]["value"] == codes.get("cad_summary").code
 
 
+@pytest.mark.req("R-RESULT-05")
 def test_one_object_that_cannot_be_built_is_an_issue_and_the_others_go_on(store, clock, stage, child, owed_report):
     (bad, bad_uid), (_, good) = owed_report(1), owed_report(2)
     child.fail[bad_uid] = "package head does not declare finding 'x'"
@@ -196,6 +197,7 @@ def test_one_object_that_cannot_be_built_is_an_issue_and_the_others_go_on(store,
     assert "does not declare" in issue.detail["reason"]
 
 
+@pytest.mark.req("R-RESULT-05")
 def test_a_child_that_dies_takes_no_other_report_with_it(store, clock, stage, child, owed_report):
     (poison, poison_uid), *others = [owed_report(n) for n in (1, 2, 3)]
     child.dies_on.add(poison_uid)

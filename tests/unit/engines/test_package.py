@@ -90,7 +90,7 @@ def test_all_wrong_lines_are_named_at_once():
         (b"", "expected keys and values"),
         (b"\xff\xfe\x00", "not YAML"),
         (b"a: !!python/object/apply:os.system ['true']\n", "model.yaml:1: not YAML"),
-        (b"a:\n" + b"[" * 5000, "model.yaml:2: nested more than"),
+        (b"a: 1\nb: " + b"[" * 5000, "model.yaml:2: nested more than"),
         (b"? [a]\n: 1\n", "not YAML"),
     ],
 )

@@ -63,7 +63,9 @@ class FakeLink:
 
 
 def died(clock, analysis_id=None, series_key=""):
-    return WorkerEnded(at_mono=clock.monotonic(), pid=1, why="signal 11", analysis_id=analysis_id, series_key=series_key)
+    return WorkerEnded(
+        at_mono=clock.monotonic(), pid=1, why="signal 11", analysis_id=analysis_id, series_key=series_key
+    )
 
 
 def alive(clock):
@@ -201,7 +203,9 @@ def test_study_that_waits_past_its_deadline_is_timed_out_by_the_second(store, ro
 
 @pytest.mark.fault("T29")
 @pytest.mark.req("R-TRIAGE-03")
-def test_three_deaths_on_three_studies_raise_ai_unavailable_until_a_worker_is_ready(store, routing, arrive, bench, clock):
+def test_three_deaths_on_three_studies_raise_ai_unavailable_until_a_worker_is_ready(
+    store, routing, arrive, bench, clock
+):
     studies = [arrive(n) for n in (1, 2, 3)]
     bench.link.is_ready = False
     bench.link.happened += [died(clock, analysis_id=n) for n in (1, 2, 3)]

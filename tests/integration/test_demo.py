@@ -1,0 +1,91 @@
+"""The demo, as a newcomer runs it: everything real, on loopback, ending by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pydicom
+import pytest
+from box_process import ROOT
+
+WITHOUT_ORTHANC = (
+    "import appliance.cli.demo_box as box; box.find_orthanc = lambda: None\nfrom appliance.cli import main; main()"
+)
+
+
+def demo(*arguments, program=("-m", "appliance.cli")):
+    done = subprocess.run(
+        [sys.executable, *program, "demo", "--once", "--json", *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done, json.loads(done.stdout)
+
+
+@pytest.mark.req("R-DEMO-01")
+@pytest.mark.req("R-DEMO-02")
+@pytest.mark.req("R-DEMO-03")
+def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(tmp_path):
+    done, document = demo("--keep", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    endings = [(study["outcome"], study["reason"]) for study in document["studies"]]
+    assert sorted(endings, key=str) == [
+        ("FINDING", None),
+        ("NOTHING_FLAGGED", None),
+        ("NOT_ANALYSED", "incomplete"),
+        ("NOT_APPLICABLE", None),
+        ("NOT_APPLICABLE", None),
+        ("NOT_APPLICABLE", None),
+    ]
+    bleed = next(study for study in document["studies"] if study["outcome"] == "FINDING")
+    (finding,) = bleed["findings"]
+    assert finding["flagged"]
+    assert 15 < finding["volume_ml"] < 30
+    assert finding["key_slices"]
+    assert bleed["looked_for"]
+    assert bleed["not_looked_for"]
+    assert bleed["pacs"] == {"images": {"sent": 33, "owed": 33}, "sr": {"sent": 1, "owed": 1}}
+    assert "http://127.0.0.1:" in done.stderr
+    kept = tmp_path / "kept"
+    objects = [pydicom.dcmread(path, stop_before_pixels=True) for path in (kept / "pacs").glob("*.dcm")]
+    assert sum(ds.Modality == "SR" and ds.SOPClassUID.endswith("88.34") for ds in objects) == 2
+    assert (kept / "scanside.db").exists()
+    assert (kept / "scanside.log").exists()
+    log = (kept / "scanside.log").read_text()
+    assert "Traceback" not in log
+    assert "SIM-000" not in log
+    assert "PHANTOM" not in log
+
+
+@pytest.mark.req("R-DEMO-04")
+@pytest.mark.req("R-DEMO-06")
+def test_own_files_are_sent_instead_and_a_pacs_of_ours_stands_in_for_orthanc(tmp_path):
+    from appliance.simulate.dicomize import save
+    from appliance.simulate.scenarios import SCENARIOS
+
+    save(next(one for one in SCENARIOS if one.name == "knee_xray").build("own"), tmp_path / "own")
+    (tmp_path / "own" / "notes.txt").write_text("not DICOM")
+    done, document = demo("--send", tmp_path / "own", "--keep", tmp_path / "kept", program=("-c", WITHOUT_ORTHANC))
+    assert done.returncode == 0, done.stderr
+    assert [study["outcome"] for study in document["studies"]] == ["NOT_APPLICABLE"]
+    assert len(list((tmp_path / "kept" / "pacs").glob("*.dcm"))) == 1
+
+
+def test_folder_that_is_not_empty_is_not_touched(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance.cli", "demo", "--once", "--keep", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
