@@ -124,7 +124,8 @@ class Daemon:
                 for name, one in self.packages.items()
             ],
             spawn=config.triage.spawn_worker,
-            arguments=["--threads", str(config.triage.worker_threads)],
+            threads=config.triage.worker_threads,
+            arguments=[argument for folder in trusted_folders for argument in ("--trust", str(folder))],
             on_event=lambda: self._ring("routing"),
         )
         bench = Bench(store=store, config=config, clock=self.clock, link=self.link, packages=self.packages)

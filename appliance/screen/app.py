@@ -160,7 +160,7 @@ class _Screen:
     def _board_event(self, snapshot: Snapshot, locale: str, after: int) -> bytes:
         told = [
             {"seq": fact.seq, "kind": str(fact.kind), "study": fact.study_id, "alert": fact.body.get("alert")}
-            for fact in self.feed.missed(0, snapshot.seq)
+            for fact in self.feed.missed(after, snapshot.seq)
         ]
         data = {"seq": snapshot.seq, "facts": told, "html": self._html(snapshot, locale)}
         return sse.event("board", data, seq=snapshot.seq)

@@ -157,6 +157,7 @@ class RunStage:
         """Run for ``bench``; ``wake_delivery`` is called when an analysis has ended."""
         self._bench = bench
         self._wake_delivery = wake_delivery
+        self._lost_comparisons: dict[int, int] = {}
         # A step waits for the worker as long as a package may take, plus the link's own grace.
         limits = [one.package.manifest.limits.time_s for one in bench.packages.values()]
         self.max_step_s = max(limits, default=60.0) + 90.0
@@ -277,7 +278,11 @@ class RunStage:
             try:
                 answer = self._bench.link.compare(store.spool.path(current.path), store.spool.path(other.path))
             except WorkerLost:
-                # Pixels that end the worker are not shown to be the same: a person must look.
+                losses = self._lost_comparisons.get(other.id, 0) + 1
+                self._lost_comparisons[other.id] = losses
+                if losses < _DEATHS:
+                    return False
+                # Pixels that end the worker again and again are not shown to be the same: a person must look.
                 store.studies.compared(other.id, same_pixels=False)
                 return True
             store.studies.compared(other.id, same_pixels=answer.same)

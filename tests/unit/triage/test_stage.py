@@ -8,8 +8,9 @@ import pytest
 from toy_packages import make_toy_xray_package
 
 from appliance.config import Config
-from appliance.records import Outcome, Reason
+from appliance.records import AnalysisResult, Outcome, Reason, VersionState
 from appliance.store.facts import Kind
+from appliance.store.studies import Change
 from appliance.triage.packages import load_packages, owed_results
 from appliance.triage.protocol import Compared, Failed, Result, Scored
 from appliance.triage.stage import Bench, RoutingStage, RunStage
@@ -28,6 +29,7 @@ class FakeLink:
         self.answers = []
         self.asked = []
         self.wanted = None
+        self.lost_comparisons = 0
 
     def events(self):
         happened, self.happened = self.happened, []
@@ -56,6 +58,9 @@ class FakeLink:
         )
 
     def compare(self, path_a, path_b):
+        if self.lost_comparisons:
+            self.lost_comparisons -= 1
+            raise WorkerLost("the worker ended")
         return Compared(request_id=1, same=True)
 
     def drop(self, series_key):
@@ -270,8 +275,6 @@ def test_evaluation_mode_owes_results_to_test_destinations_only(store, runner, a
 
 @pytest.mark.req("R-STORE-05")
 def test_nothing_flagged_is_sent_only_where_the_destination_asks_for_it(bench):
-    from appliance.records import AnalysisResult
-
     nothing = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED)
     assert owed_results(bench.config, "toy-bright-blob", nothing) == ()
 
@@ -300,11 +303,15 @@ def test_required_package_without_a_result_decides_what_this_one_is_worth(store,
     assert ending(store, study_id) == expected
 
 
-def test_other_transfer_syntax_is_compared_when_nothing_waits(store, runner, make_header, receive):
-    from appliance.records import VersionState
-    from appliance.store.studies import Change
-
+@pytest.mark.parametrize(
+    ("losses", "state"), [(0, VersionState.KEPT), (1, VersionState.KEPT), (2, VersionState.CONFLICT)]
+)
+def test_comparison_that_keeps_ending_the_worker_is_left_to_a_person(
+    store, runner, bench, make_header, receive, losses, state
+):
     store.studies.add_new(receive(make_header()), ())
     store.studies.add_version(receive(make_header()), store.studies.versions("1.2.3.4.1"), Change.COMPARING, ())
-    assert runner.step()
-    assert store.studies.versions("1.2.3.4.1")[1].state is VersionState.KEPT
+    bench.link.lost_comparisons = losses
+    for _ in range(3):
+        runner.step()
+    assert store.studies.versions("1.2.3.4.1")[1].state is state
