@@ -68,6 +68,13 @@ def _locked(state_path: Path) -> IO[bytes]:
     return lock
 
 
+class _WebLoop:
+    """The event loop of the screens, as the watchdog sees it."""
+
+    name = "web"
+    max_step_s = 10.0
+
+
 class Runner:
     """One stage on its own thread, with the bell that wakes it."""
 
@@ -155,7 +162,8 @@ class Daemon:
             *self.deliverers,
         ]
         self.runners = {stage.name: Runner(stage, self.clock) for stage in stages}
-        beats = [runner.beat for runner in self.runners.values()]
+        web_beat = Beat(_WebLoop(), self.clock)
+        beats = [*(runner.beat for runner in self.runners.values()), web_beat]
         checks: list[Check] = [DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats)]
         self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
         self.scp = self._receiver()
@@ -163,7 +171,7 @@ class Daemon:
             name: package_text(one.package.manifest, live=one.role is Role.LIVE) for name, one in self.packages.items()
         }
         screen = screen_app(store, config.site, self.texts, self.clock)
-        self.web = WebServer(screen, config.screen.host, config.screen.port)
+        self.web = WebServer(screen, config.screen.host, config.screen.port, pulse=web_beat.mark)
         self.dicom_port = 0
         self.screen_port = 0
         self._stop = threading.Event()

@@ -12,12 +12,16 @@ from appliance.errors import ApplianceError
 log = logging.getLogger(__name__)
 
 
-class Stage(Protocol):
-    """A part of the daemon that does work in steps; tests call ``step`` themselves."""
+class Timed(Protocol):
+    """Something that must make progress within a bound of its own."""
 
     name: str
     #: The longest that one step may take before the watchdog stops trusting the daemon.
     max_step_s: float
+
+
+class Stage(Timed, Protocol):
+    """A part of the daemon that does work in steps; tests call ``step`` themselves."""
 
     def step(self) -> bool:
         """Do one piece of work. True when there may be more at once, False when idle."""
@@ -27,7 +31,7 @@ class Stage(Protocol):
 class Beat:
     """When a stage last ended a step, for the watchdog: progress, not life."""
 
-    def __init__(self, stage: Stage, clock: Clock) -> None:
+    def __init__(self, stage: Timed, clock: Clock) -> None:
         """Count from now: a stage that never ends its first step is stuck too."""
         self.stage = stage
         self._clock = clock

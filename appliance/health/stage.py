@@ -31,14 +31,14 @@ class HealthStage:
     def __init__(self, checks: Sequence[Check], beats: Sequence[Beat], *, tell: Callable[[str], bool] = notify) -> None:
         """Run ``checks`` and watch ``beats``; ``tell`` is systemd's socket."""
         self._checks = checks
-        self._beats = beats
+        self.beats = beats
         self._tell = tell
 
     def step(self) -> bool:
         """Run every check once, then feed the watchdog if nothing is stuck."""
         for check in self._checks:
             check.run()
-        late = [beat.stage.name for beat in self._beats if beat.is_late(_SLACK_S)]
+        late = [beat.stage.name for beat in self.beats if beat.is_late(_SLACK_S)]
         if late:
             log.error("no progress in %s; the watchdog is not fed", ", ".join(late))
         else:

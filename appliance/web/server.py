@@ -22,13 +22,21 @@ _START_S = 15.0
 class WebServer:
     """Serves one application on a loopback address. ``start`` and ``stop`` once each."""
 
-    def __init__(self, app: Starlette, host: str = "127.0.0.1", port: int = 8080) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
         """Prepare to serve.
 
         Args:
             app: Made by ``make_app``; its life span starts and ends with the server.
             host: A loopback address or ``localhost``.
             port: 0 for any free one.
+            pulse: Called several times a second while the event loop turns, for the watchdog.
 
         Raises:
             ConfigError: ``host`` is not of this machine alone; there are no accounts yet.
@@ -37,6 +45,7 @@ class WebServer:
         self._port = port
         self._server = _Server(
             app.state.on_stop,
+            pulse,
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -109,9 +118,17 @@ class WebServer:
 class _Server(uvicorn.Server):
     """Tells endless streams to end before it waits for running requests."""
 
-    def __init__(self, on_stop: list[Callable[[], None]], config: uvicorn.Config) -> None:
+    def __init__(
+        self, on_stop: list[Callable[[], None]], pulse: Callable[[], None], config: uvicorn.Config
+    ) -> None:
         super().__init__(config)
         self._on_stop = on_stop
+        self._pulse = pulse
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, as long as the event loop turns."""
+        self._pulse()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for call in self._on_stop:
