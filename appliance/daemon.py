@@ -158,6 +158,7 @@ class Daemon:
                 {name: ReportPackage.from_manifest(one.package.manifest) for name, one in self.packages.items()},
                 evaluation=config.site.mode == "evaluation",
                 box_version=__version__,
+                wake_delivery=self._ring_delivery,
             ),
             *self.deliverers,
         ]
@@ -273,6 +274,8 @@ class Daemon:
 
     def _ring_intake(self) -> None:
         self._ring("completeness")
-        for name, runner in self.runners.items():
-            if name.startswith("deliver"):
-                runner.bell.set()
+        self._ring_delivery()
+
+    def _ring_delivery(self) -> None:
+        for deliverer in self.deliverers:
+            self._ring(deliverer.name)

@@ -42,6 +42,7 @@ class ReportStage:
         *,
         evaluation: bool,
         box_version: str,
+        wake_delivery: Callable[[], None] = lambda: None,
         run_child: Callable[[str, dict[str, Any], Limits], dict[str, Any]] = run_limited,
     ) -> None:
         """Build from ``deliveries`` into ``spool``.
@@ -52,6 +53,7 @@ class ReportStage:
             packages: Texts and codes by name of package; read anew in each step, so the caller may add to it.
             evaluation: ``site.mode`` is evaluation: the objects say so.
             box_version: Of this software.
+            wake_delivery: Called when objects were built.
             run_child: ``engines.child.run_limited``; tests give another.
         """
         self._deliveries = deliveries
@@ -59,6 +61,7 @@ class ReportStage:
         self._packages = packages
         self._evaluation = evaluation
         self._box_version = box_version
+        self._wake_delivery = wake_delivery
         self._run_child = run_child
         self._codes = {
             name: {"value": code.code, "scheme": code.scheme, "meaning": code.meaning}
@@ -84,6 +87,7 @@ class ReportStage:
         finally:
             for _, request in jobs:
                 Path(request.output_path).unlink(missing_ok=True)
+        self._wake_delivery()
         return True
 
     def _jobs(self, analysis_id: int) -> list[tuple[ToBuild, ReportRequest]]:

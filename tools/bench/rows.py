@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,3 +76,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "max": round(max(values), 1),
         "n": len(values),
     }
+
+
+def medians(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each key over all that have it."""
+    keys = dict.fromkeys(key for one in measured for key in one)
+    return {key: round(statistics.median(one[key] for one in measured if key in one), 1) for key in keys}

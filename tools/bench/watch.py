@@ -15,7 +15,9 @@ from appliance.store.facts import Kind
 from appliance.store.journal import Journal
 
 _PERIOD_S = 0.001
-_KINDS = (Kind.WORKER_STARTED, Kind.SERIES_READY, Kind.ANALYSIS_DONE, Kind.STUDY_OUTCOME, Kind.ALERT_RAISED)
+#: The hops of a study, in order.
+STEPS = (Kind.SERIES_READY, Kind.ANALYSIS_QUEUED, Kind.ANALYSIS_STARTED, Kind.ANALYSIS_DONE)
+_KINDS = (Kind.WORKER_STARTED, *STEPS, Kind.STUDY_OUTCOME, Kind.ALERT_RAISED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,14 @@ class Watch:
                 raise SystemExit(f"no {kind} within {timeout_s:g} s; the box's facts: {sorted(self.kinds())}")
             with self._changed:
                 self._changed.wait(0.05)
+
+    def path_ms(self, study_instance_uid: str, since_mono: float) -> dict[str, float]:
+        """Milliseconds from ``since_mono`` to the last fact of each step, and the worker's own hops."""
+        steps = {str(kind): self.of(study_instance_uid, str(kind)) for kind in STEPS}
+        path = {kind: (facts[-1].at_mono - since_mono) * 1000 for kind, facts in steps.items() if facts}
+        done = steps[str(Kind.ANALYSIS_DONE)]
+        hops = done[-1].body["hops_ms"] if done else {}
+        return {**path, **{f"worker: {name}": float(ms) for name, ms in hops.items()}}
 
     def study_id(self, study_instance_uid: str) -> int:
         """The study's row; 0 while there is none."""

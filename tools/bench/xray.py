@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.bare import Bare
 from bench.box import TOY_XRAY, Box
 from bench.images import XRAY_MATRIX, xray_template
-from bench.rows import Bench, Row, spread
+from bench.rows import Bench, Row, medians, spread
 from bench.send import send_in_one
 from bench.toy import toy_package
 from bench.watch import Watch
@@ -18,18 +18,20 @@ def measure(bench: Bench) -> list[Row]:
     folder = bench.new_folder("xray")
     toy = toy_package(folder)
     template = xray_template()
-    over, gross, bare_ms, acknowledged = [], [], [], []
+    over, gross, bares, paths = [], [], [], []
     with Box(folder, packages=[TOY_XRAY], toy=toy) as box, Watch(box.state) as watch, Bare(toy) as bare:
         for number in range(bench.size(110, least=10)):
             study = template.study(number)
             sent = send_in_one(box.port, "DX-1", study.images)
             alert = watch.wait(study.study_instance_uid, "alert_raised")
             took = (alert.at_mono - sent.last_byte_mono) * 1000
-            limit = bare.ms("xray", watch.paths(study.study_instance_uid, box.state))["total"]
+            limit = bare.ms("xray", watch.paths(study.study_instance_uid, box.state))
             gross.append(took)
-            bare_ms.append(limit)
-            over.append(took - limit)
-            acknowledged.append((sent.response_mono - sent.last_byte_mono) * 1000)
+            bares.append(limit)
+            over.append(took - limit["total"])
+            acknowledged = (sent.response_mono - sent.last_byte_mono) * 1000
+            path = watch.path_ms(study.study_instance_uid, sent.last_byte_mono)
+            paths.append({"acknowledged": acknowledged, **path})
     told = spread(over)
     return [
         Row(
@@ -41,8 +43,9 @@ def measure(bench: Bench) -> list[Row]:
             details={
                 "minus_bare_ms": told,
                 "alert_ms": spread(gross),
-                "bare_ms": spread(bare_ms),
-                "acknowledged_ms": spread(acknowledged),
+                "bare_ms": spread([one["total"] for one in bares]),
+                "bare_hops_ms": medians(bares),
+                "path_ms": medians(paths),
             },
         )
     ]
