@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from appliance.cli.common import Exit, json_option, print_json
 from appliance.cli.demo_box import DemoBox, DemoStudy
@@ -41,7 +42,7 @@ def demo(ctx: click.Context, once: bool, as_json: bool, folder: Path | None, kee
 
     Exits 0 only if every study ended as expected.
     """
-    with _state_folder(keep) as state, DemoBox(state, folder, rest=not once) as box:
+    with _state_folder(keep) as state, DemoBox(state, folder) as box:
         console = Console(stderr=as_json)
         console.print(f"Alert screen:  [bold]{box.screen_url}[/bold]", highlight=False)
         console.print(f"PACS:          {box.pacs_name}; log: {state / 'scanside.log'}", highlight=False)
@@ -96,17 +97,19 @@ def _watch(box: DemoBox, console: Console, *, until_done: bool) -> None:
 
 def _table(studies: list[DemoStudy]) -> Table:
     table = Table(title="Studies", title_justify="left")
-    for column in ("Study", "From", "Images", "Outcome", "Found", "Last image to result", "In the PACS"):
-        table.add_column(column, overflow="fold")
-    styles: dict[str, str] = {"FINDING": "bold red", "NOT_ANALYSED": "bold yellow"}
+    table.add_column("Study", max_width=18)
+    table.add_column("Outcome", no_wrap=True)
+    table.add_column("Said")
+    # From the last image to the result.
+    table.add_column("Took", no_wrap=True)
+    table.add_column("In the PACS", no_wrap=True)
+    styles = {"FINDING": "bold red", "NOT_ANALYSED": "bold yellow"}
     for one in studies:
-        word = one.ending.split(" ", 1)[0]
+        word, _, reason = one.ending.partition(" ")
         table.add_row(
             one.title,
-            one.source,
-            str(one.images),
-            f"[{styles[word]}]{one.ending}[/]" if word in styles else one.ending,
-            one.found,
+            Text(f"{word}\n{reason}".strip(), style=styles.get(word, "")),
+            Text(one.found),
             one.took,
             one.in_pacs,
         )

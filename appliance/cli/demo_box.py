@@ -97,7 +97,7 @@ class DemoStudy:
     def in_pacs(self) -> str:
         """What was delivered of what was owed."""
         counts = self._pacs()
-        return ", ".join(f"{sent} of {owed} {kind}" for kind, (sent, owed) in counts.items())
+        return "\n".join(f"{sent}/{owed} {kind}" for kind, (sent, owed) in counts.items())
 
     @property
     def _live(self) -> Sequence[Any]:
@@ -160,20 +160,19 @@ def _millilitres(volume: Any) -> float | None:
 class DemoBox:
     """Everything that the demo starts; a context manager."""
 
-    def __init__(self, state: Path, own_files: Path | None, *, rest: bool) -> None:
+    def __init__(self, state: Path, own_files: Path | None) -> None:
         """Prepare.
 
         Args:
             state: An empty folder for everything.
             own_files: Files to send instead of the simulated studies.
-            rest: Keep the PACS's live REST interface for the user; only matters to the texts.
         """
         self._state = state
         self._own_files = own_files
-        self._rest = rest
         self._stack = contextlib.ExitStack()
+        #: Scenario: its Study Instance UID, once it is built; and those of which every image was sent.
+        self._uids: dict[str, str] = {}
         self._sent: set[str] = set()
-        self._plan: list[tuple[str, str, Scenario | None, str]] = []
         self._threads: list[threading.Thread] = []
         self._failures: list[str] = []
         self._orthanc: Orthanc | None = None
@@ -236,10 +235,8 @@ class DemoBox:
         scanner = Scanner(source, _AE, "127.0.0.1", self.daemon.dicom_port)
         for title, job in jobs:
             items: list[Item] = list(job.build("demo")) if isinstance(job, Scenario) else job
-            if isinstance(job, Scenario):
-                first = items[0]
-                uid = first.StudyInstanceUID if isinstance(first, Dataset) else ""
-                self._plan.append((uid, title, job, source))
+            if isinstance(items[0], Dataset):
+                self._uids[title] = items[0].StudyInstanceUID
             try:
                 refused = [one for one in scanner.send(items) if one.status != 0]
             except OSError as error:
@@ -247,11 +244,7 @@ class DemoBox:
                 continue
             if refused:
                 self._failures.append(f"{title}: {len(refused)} images were refused")
-            if isinstance(job, Scenario):
-                self._sent.add(self._plan_uid(title))
-
-    def _plan_uid(self, title: str) -> str:
-        return next(uid for uid, planned, _, _ in self._plan if planned == title)
+            self._sent.add(title)
 
     def studies(self) -> list[DemoStudy]:
         """How every study fares now."""
@@ -270,15 +263,14 @@ class DemoBox:
                 for view in reversed(views)
             ]
         by_uid = {view.study_instance_uid: view for view in views}
-        started = {title: uid for uid, title, _, _ in list(self._plan)}
         return [
             DemoStudy(
                 title=scenario.title,
                 source=scenario.source,
                 expected=scenario,
-                view=by_uid.get(started.get(scenario.title, "")),
+                view=by_uid.get(self._uids.get(scenario.title, "")),
                 texts=self.texts,
-                is_sent=started.get(scenario.title) in self._sent,
+                is_sent=scenario.title in self._sent,
             )
             for scenario in SCENARIOS
         ]

@@ -24,6 +24,7 @@ class TlsSettings:
 class ScpSettings:
     """How the SCP listens and what it bounds. Nothing that a peer announces is believed without one of these."""
 
+    #: Ours; it decides only with ``require_called_ae``.
     ae_title: str = "SCANSIDE"
     host: str = "127.0.0.1"
     #: 0 takes a free one; ``StorageScp.start`` returns it.

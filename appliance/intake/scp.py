@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections import Counter
+from dataclasses import replace
 
 from appliance.clock import Clock
 from appliance.dicom.headers import read_header
@@ -53,7 +54,7 @@ class StorageScp:
             ConfigError: Certificate, key or CA cannot be read.
         """
         self.parts = Parts(settings=settings, sink=sink, spool=spool, read_header=read_header, clock=clock)
-        self.peers = peers
+        self.peers = replace(peers, required_called_ae=settings.ae_title) if settings.require_called_ae else peers
         self.tls = server_context(settings.tls) if settings.tls else None
         self._max_waiting, self._max_open = _within_file_limit(settings)
         self._lock = threading.Lock()

@@ -194,7 +194,7 @@ class Feed:
     def missed(self, after: int, upto: int) -> list[Fact]:
         """The told facts after one journal row up to another, oldest first."""
         found: list[Fact] = []
-        while facts := self._store.journal.after(after, 500, TOLD):
+        while facts := self._store.journal.after(found[-1].seq if found else after, 500, TOLD):
             found += [fact for fact in facts if fact.seq <= upto]
             if len(found) < 500 or facts[-1].seq > upto:
                 break

@@ -211,7 +211,7 @@ def test_unknown_scanner_is_rejected_and_the_journal_shows_who_knocked(tmp_path,
 
 @pytest.mark.req("R-INTAKE-06")
 def test_wrong_called_ae_title_is_rejected_where_ours_is_required(tmp_path):
-    with running_scp(tmp_path, peers=Peers(unknown_sources="accept", required_called_ae="SCANSIDE")) as box:
+    with running_scp(tmp_path, ae_title="SCANSIDE", require_called_ae=True) as box:
         with RawPeer(box.port) as peer:
             assert peer.associate(called="PACS") == (3, bytes((0, 1, 1, 7)))
         with RawPeer(box.port) as peer:

@@ -19,6 +19,7 @@ let triedAt = -Infinity;
 let server = null; // {now, offset, at}: the server's wall clock and when it was read
 let revealed = null; // {study, text, until}
 let sound = null;
+let chimes = 0;
 
 function connect() {
   if (source) source.close();
@@ -130,7 +131,7 @@ function soundState() {
 function chime(id) {
   if (heard.has(id) || !sound || sound.state !== "running") return;
   heard.add(id);
-  root.dataset.chimes = String(heard.size);
+  root.dataset.chimes = String((chimes += 1));
   for (const [start, pitch] of [[0, 659.3], [0.22, 880], [0.9, 659.3], [1.12, 880]]) {
     const note = sound.createOscillator();
     const volume = sound.createGain();
