@@ -73,7 +73,7 @@ class Dicom(Section):
         default="refuse", description="What to do with an association of no configured source; a refusal is journalled"
     )
     max_associations: int = Field(default=200, ge=1, le=1000)
-    max_associations_per_host: int = Field(default=64, ge=1, le=1000)
+    max_associations_per_host: int = Field(default=160, ge=1, le=1000)
     max_object_bytes: int = Field(default=4 * 1024**3, ge=1024)
     pdu_deadline_s: float = Field(default=30.0, gt=0, description="A whole PDU must arrive within this")
     network_timeout_s: float = Field(default=60.0, gt=0, description="An idle association is ended after this")

@@ -218,7 +218,7 @@ class Daemon:
         sources = tuple(SourceSettings(**source.model_dump()) for source in self.config.sources)
         return StorageScp(
             settings,
-            StoreSink(self.store, self.config, wake=self._ring_intake),
+            StoreSink(self.store, self.config, self.clock, wake=self._ring_intake),
             Peers(sources=sources, unknown_sources=dicom.unknown_sources),
             self.store.spool,
             self.clock,

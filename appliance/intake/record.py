@@ -7,9 +7,11 @@ rule of issue "From the scanner to the alert" §3 for a UID that comes again is 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from appliance.clock import Clock
 from appliance.config import Config
 from appliance.dicom.headers import pixel_sha256
 from appliance.errors import StoreError
@@ -20,6 +22,10 @@ from appliance.store.studies import Change, Original, Version
 log = logging.getLogger(__name__)
 #: A UID may gain a version in another association between our look and our write; more often than this it cannot.
 _TRIES = 20
+#: Refusals of one source and status that are written one by one in a minute; the rest of that minute is counted.
+_MAX_REFUSALS, _REFUSALS_WINDOW_S = 200, 60.0
+#: Sources that are nobody's are addresses, and there can be many.
+_MAX_KINDS = 10_000
 
 
 def change_of(current: Version, header: Header, *, same_pixel_bytes: bool) -> Change:
@@ -52,12 +58,39 @@ def originals_for(config: Config, source_name: str) -> tuple[Original, ...]:
     )
 
 
+class Refusals:
+    """How many refusals of one kind are written: a flood is counted, so that it cannot fill the journal."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Count from now."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: (source, status): begin of its minute, written in it, counted since.
+        self._seen: dict[tuple[str, int], tuple[float, int, int]] = {}
+
+    def times(self, source: str, status: int) -> int:
+        """For how many refusals a row is to be written now; 0 for none."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if len(self._seen) > _MAX_KINDS:
+                self._seen.clear()
+            since, written, counted = self._seen.get((source, status), (now, 0, 0))
+            if now - since >= _REFUSALS_WINDOW_S:
+                since, written = now, 0
+            if written >= _MAX_REFUSALS:
+                self._seen[source, status] = (since, written, counted + 1)
+                return 0
+            self._seen[source, status] = (since, written + 1, 0)
+            return counted + 1
+
+
 class StoreSink:
     """The receiver's sink: one transaction per image, wakes completeness and forwarding after the commit."""
 
-    def __init__(self, store: Store, config: Config, *, wake: Callable[[], None]) -> None:
+    def __init__(self, store: Store, config: Config, clock: Clock, *, wake: Callable[[], None]) -> None:
         """Record into ``store``; ``wake`` is called after each act, from the association's thread."""
         self._store = store
+        self._refusals = Refusals(clock)
         self._originals = {source.name: originals_for(config, source.name) for source in config.sources}
         self._wake = wake
 
@@ -73,8 +106,12 @@ class StoreSink:
         self._wake()
 
     def refused(self, *, association_id: int | None, source: str, status: int, message: str) -> None:
-        """Note what was not taken."""
-        self._store.studies.refused(association_id=association_id, source=source, status=status, message=message)
+        """Note what was not taken; of a flood of one kind, how much."""
+        times = self._refusals.times(source, status)
+        if times:
+            self._store.studies.refused(
+                association_id=association_id, source=source, status=status, message=message, times=times
+            )
 
     def store(self, received: Received) -> None:
         """Record an image; when this returns it may be acknowledged.

@@ -1,4 +1,7 @@
-"""SQLite, made durable: WAL, ``synchronous=FULL``, one connection per thread, short transactions, one writer at a time.
+"""SQLite, made durable: WAL, ``synchronous=FULL``, short transactions, one writer at a time.
+
+Threads borrow connections for one read or one transaction: association threads come and go by the thousand, and a
+connection that a thread kept would stay open after it.
 
 ``write()`` is the only way to change anything: state and journal go into the same transaction, and readers of the
 journal are woken after its commit.
@@ -130,8 +133,8 @@ class Database:
         self.path = path
         self.clock = clock
         self.boot = boot_id()
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        #: Connections that nobody uses now; the last one used goes out first, its cache is warm.
+        self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._writer = threading.RLock()
         self.committed = threading.Condition()
@@ -139,24 +142,31 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._prepare()
 
-    def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            # check_same_thread is off only so that close() may close every thread's connection.
-            found = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
-            found.row_factory = sqlite3.Row
-            found.execute("PRAGMA journal_mode=WAL")
-            found.execute("PRAGMA synchronous=FULL")
-            found.execute("PRAGMA foreign_keys=ON")
-            found.execute("PRAGMA cache_size=-4096")
-            self._local.connection = found
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[sqlite3.Connection]:
+        with self._guard:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
             with self._guard:
-                self._all.append(found)
-        return found
+                self._idle.append(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        # Off, because a connection serves one thread after another; never two at once.
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-4096")
+        return connection
 
     def _prepare(self) -> None:
         try:
-            version = self._connection().execute("PRAGMA user_version").fetchone()[0]
+            version = self.all("PRAGMA user_version")[0][0]
             if version == 0:
                 self._create()
             elif version > SCHEMA_VERSION:
@@ -164,16 +174,15 @@ class Database:
                 raise ConfigError(msg)
             elif version < SCHEMA_VERSION:
                 self._migrate(version)
-            row = self._connection().execute("SELECT value FROM meta WHERE key = 'stream'").fetchone()
-            self.stream = str(row[0])
-        except (sqlite3.DatabaseError, TypeError) as error:
+            self.stream = str(self.all("SELECT value FROM meta WHERE key = 'stream'")[0][0])
+        except (sqlite3.DatabaseError, IndexError) as error:
             msg = f"{self.path}: the database cannot be read: {error}"
             raise StoreError(msg) from error
 
     def _create(self) -> None:
         schema = resources.files("appliance.store").joinpath("schema.sql").read_text(encoding="utf-8")
-        connection = self._connection()
-        connection.executescript("BEGIN IMMEDIATE;" + schema + f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        with self._borrowed() as connection:
+            connection.executescript(f"BEGIN IMMEDIATE;{schema}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         stream = new_ulid(self.clock.now())
         with self.write() as tx:
             tx.execute("INSERT INTO meta VALUES ('stream', ?)", (stream,))
@@ -181,14 +190,11 @@ class Database:
 
     def _migrate(self, version: int) -> None:
         """Forward, one transaction a step, with a copy of the old file beside it."""
-        backup = self.path.with_name(f"{self.path.name}.schema{version}.bak")
-        with contextlib.closing(sqlite3.connect(backup)) as copy:
-            self._connection().backup(copy)
+        self.backup_to(self.path.with_name(f"{self.path.name}.schema{version}.bak"))
         os.sync()
-        for step in range(version, SCHEMA_VERSION):
-            self._connection().executescript(
-                f"BEGIN IMMEDIATE;{MIGRATIONS[step]};PRAGMA user_version={step + 1};COMMIT;"
-            )
+        with self._borrowed() as connection:
+            for step in range(version, SCHEMA_VERSION):
+                connection.executescript(f"BEGIN IMMEDIATE;{MIGRATIONS[step]};PRAGMA user_version={step + 1};COMMIT;")
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -197,8 +203,7 @@ class Database:
         Raises:
             StoreError: SQLite could not do it (disk full, I/O error, damaged file).
         """
-        with self._writer:
-            connection = self._connection()
+        with self._writer, self._borrowed() as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -221,7 +226,8 @@ class Database:
     def all(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[sqlite3.Row]:
         """Read rows outside a write transaction."""
         try:
-            return self._connection().execute(sql, parameters).fetchall()
+            with self._borrowed() as connection:
+                return connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             msg = f"{self.path}: {error}"
             raise StoreError(msg) from error
@@ -230,10 +236,6 @@ class Database:
         """Read the first row outside a write transaction."""
         rows = self.all(sql, parameters)
         return rows[0] if rows else None
-
-    def data_version(self) -> int:
-        """Changes when another connection, of this or another process, has committed."""
-        return int(self._connection().execute("PRAGMA data_version").fetchone()[0])
 
     def wait_commit(self, seen: int, timeout_s: float) -> int:
         """Wait until this process has committed more than ``seen`` times; returns the count."""
@@ -244,23 +246,23 @@ class Database:
     def quick_check(self) -> str:
         """``PRAGMA quick_check``: "ok" or what is wrong."""
         try:
-            return str(self._connection().execute("PRAGMA quick_check(1)").fetchone()[0])
+            with self._borrowed() as connection:
+                return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.DatabaseError as error:
             return str(error)
 
     def close(self) -> None:
-        """Close every thread's connection. The last one folds the WAL into the file."""
+        """Close every connection that nobody uses. The last one folds the WAL into the file."""
         with self._guard:
-            for connection in self._all:
+            for connection in self._idle:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
-            self._all.clear()
-        self._local = threading.local()
+            self._idle.clear()
 
     def backup_to(self, path: Path) -> None:
         """A consistent copy, also while others write."""
-        with contextlib.closing(sqlite3.connect(path)) as copy:
-            self._connection().backup(copy)
+        with contextlib.closing(sqlite3.connect(path)) as copy, self._borrowed() as connection:
+            connection.backup(copy)
 
 
 def set_aside(path: Path) -> Path:

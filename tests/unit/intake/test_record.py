@@ -28,8 +28,8 @@ def pixels(monkeypatch):
 
 
 @pytest.fixture
-def sink(store, pixels):
-    return StoreSink(store, Config.model_validate(INLINE), wake=lambda: None)
+def sink(store, clock, pixels):
+    return StoreSink(store, Config.model_validate(INLINE), clock, wake=lambda: None)
 
 
 def states(store):
@@ -116,3 +116,18 @@ def test_objects_without_pixels_are_never_a_pixel_conflict(make_header):
 def test_native_syntaxes_with_equal_bytes_need_no_decoding(make_header):
     implicit = make_header(transfer_syntax_uid="1.2.840.10008.1.2")
     assert change_of(version(), implicit, same_pixel_bytes=True) is Change.SYNTAX
+
+
+def test_flood_of_refusals_is_counted_instead_of_filling_the_journal(store, sink, clock):
+    def refuse(count):
+        for _ in range(count):
+            sink.refused(association_id=None, source="10.0.0.9", status=0, message="unknown AE title")
+
+    def rows():
+        return [fact.body["times"] for fact in store.journal.after(0, limit=10_000) if fact.kind is Kind.REFUSED]
+
+    refuse(1000)
+    assert len(rows()) == 200
+    clock.advance(60)
+    refuse(1)
+    assert sum(rows()) == 1001

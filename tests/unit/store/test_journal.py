@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +122,40 @@ def test_file_that_is_no_database_is_a_store_error(tmp_path):
     (tmp_path / "scanside.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError, match="cannot be read"):
         Database(tmp_path / "scanside.db", SystemClock())
+
+
+def test_threads_that_come_and_go_leave_no_connection_open(store):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        thread = threading.Thread(target=store.journal.last_seq)
+        thread.start()
+        thread.join()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+
+
+def test_older_schema_is_brought_forward_with_a_copy_of_the_old_file_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "scanside.db"
+    Database(path, SystemClock()).close()
+    monkeypatch.setattr("appliance.store.database.SCHEMA_VERSION", 3)
+    monkeypatch.setattr(
+        "appliance.store.database.MIGRATIONS",
+        {1: "ALTER TABLE study ADD COLUMN first TEXT", 2: "ALTER TABLE study ADD COLUMN second TEXT"},
+    )
+    db = Database(path, SystemClock())
+    db.one("SELECT first, second FROM study")
+    assert db.one("PRAGMA user_version")[0] == 3
+    db.close()
+    old = sqlite3.connect(tmp_path / "scanside.db.schema1.bak")
+    assert old.execute("PRAGMA user_version").fetchone()[0] == 1
+    old.close()
+
+
+def test_migration_that_fails_leaves_the_old_schema(tmp_path, monkeypatch):
+    path = tmp_path / "scanside.db"
+    Database(path, SystemClock()).close()
+    with monkeypatch.context() as patch:
+        patch.setattr("appliance.store.database.SCHEMA_VERSION", 2)
+        patch.setattr("appliance.store.database.MIGRATIONS", {1: "ALTER TABLE nowhere ADD COLUMN x TEXT"})
+        with pytest.raises(StoreError):
+            Database(path, SystemClock())
+    Database(path, SystemClock()).close()
