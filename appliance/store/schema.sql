@@ -225,6 +225,7 @@ CREATE TABLE delivery (
 ) STRICT;
 CREATE INDEX delivery_open ON delivery (destination, state, id) WHERE state <> 'sent';
 CREATE INDEX delivery_analysis ON delivery (analysis_id);
+CREATE INDEX delivery_study ON delivery (study_id);
 
 CREATE TABLE issue (
     id INTEGER PRIMARY KEY,

@@ -30,7 +30,7 @@ LANGUAGE_COOKIE = "scanside_lang"
 
 
 class Pool:
-    """Two threads that live as long as the server: SQLite keeps a connection per thread, so threads must not churn."""
+    """Two threads for what blocks, off the event loop; more would only wait for one another at the database."""
 
     def __init__(self) -> None:
         """Make the threads when they are first needed."""

@@ -34,14 +34,15 @@ def chromium():
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright():
+    """Ended with the module: while it runs, its event loop occupies the main thread, and asyncio.run fails there."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make venv)")
     with api.sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium_with(playwright, chromium, scenes):
     """``chromium_with(*arguments)``: a running browser with a profile of its own; one for each set of arguments."""
     running = {}
