@@ -7,7 +7,9 @@ It never holds patient data.
 
 from __future__ import annotations
 
-from appliance.records import Reason
+from collections.abc import Sequence
+
+from appliance.records import Detail, Reason, in_english
 
 
 class ApplianceError(Exception):
@@ -35,14 +37,17 @@ class RejectedInstance(ApplianceError):  # noqa: N818 - the design's word; it is
 class NotAnalysable(ApplianceError):  # noqa: N818 - an outcome, not a fault
     """An input that a package must not score; becomes the outcome NOT_ANALYSED with this reason."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, text: str | Sequence[Detail], /, **values: str | float) -> None:
         """End an analysis without a score.
 
         Args:
             reason: The coded reason that screens and objects show.
-            message: What was found, without patient data; shown to a person beside the reason.
+            text: What was found, in English with named ``{placeholders}``, without patient data; shown to a person
+                beside the reason, in their language. Or several such sentences.
+            values: What stands in the placeholders of one.
         """
-        super().__init__(message)
+        self.details = (Detail(text, values),) if isinstance(text, str) else tuple(text)
+        super().__init__(in_english(self.details))
         self.reason = reason
 
 

@@ -6,12 +6,15 @@ datetimes (``*_at``) or monotonic seconds (``*_mono``).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 Vector = tuple[float, float, float]
+_PLACE = re.compile(r"\{(\w+)\}")
 
 
 class Word(str, Enum):
@@ -290,17 +293,55 @@ class FindingResult:
     regions: tuple[Region, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One sentence for a person beside an outcome, kept apart from its numbers so that every screen can translate it.
+
+    Attributes:
+        text: English with named ``{placeholders}``, a literal in the code: the id of its translations.
+        values: What stands in the placeholders: numbers and names, no words of a language, no patient data.
+    """
+
+    text: str
+    values: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        """In English."""
+        return self.told()
+
+    def told(self, gettext: Callable[[str], str] = str) -> str:
+        """The sentence in the language of ``gettext``.
+
+        Placeholders are replaced by name and nothing else: what a worker sent is no format to be carried out.
+        """
+        return _PLACE.sub(lambda place: _shown(self.values.get(place[1], place[0])), gettext(self.text))
+
+
+def _shown(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def in_english(details: Iterable[Detail]) -> str:
+    """Details as one line, for logs, JSON and reports."""
+    return "; ".join(map(str, details))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisResult:
     """What the worker and the verdict say of one analysis (DESIGN §5, analysis row)."""
 
     outcome: Outcome
     reason: Reason | None = None
-    #: For a person, beside the reason; no patient data.
-    detail: str = ""
+    #: For a person, beside the reason.
+    details: tuple[Detail, ...] = ()
     findings: tuple[FindingResult, ...] = ()
-    caveats: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    #: What the result leaves out, and what else limits it.
+    caveats: tuple[Detail, ...] = ()
+    #: What the package warns of.
+    warnings: tuple[Detail, ...] = ()
     package_digest: str = ""
     engine_digest: str = ""
     backend: str = ""
@@ -320,6 +361,11 @@ class AnalysisResult:
         if self.outcome is Outcome.NOT_APPLICABLE:
             msg = "NOT_APPLICABLE is an outcome of a study, not of an analysis"
             raise ValueError(msg)
+
+    @property
+    def detail(self) -> str:
+        """The details in English."""
+        return in_english(self.details)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from engines.message import Message
+
 #: The reasons an input may be refused for once its pixels are seen; spelled as the appliance's own reasons.
 ContentReason = Literal["out_of_envelope", "quality", "incomplete", "unreliable_output"]
 #: How a limited child ended without an answer.
@@ -48,12 +50,14 @@ class ChildError(EngineError):
 class ContentError(Exception):
     """This input must not be scored. Becomes NOT_ANALYSED with ``reason``; never an engine fault."""
 
-    def __init__(self, reason: ContentReason, message: str) -> None:
+    def __init__(self, reason: ContentReason, text: str, /, **values: str | float) -> None:
         """Refuse an input for what its pixels, or the output made of them, show.
 
         Args:
             reason: The coded reason.
-            message: What was seen, in numbers where there are any; no patient data.
+            text: What was seen, in English with named ``{placeholders}``; no patient data.
+            values: What stands in the placeholders.
         """
-        super().__init__(message)
+        self.message = Message(text, values)
+        super().__init__(str(self.message))
         self.reason: ContentReason = reason

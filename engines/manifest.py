@@ -192,6 +192,7 @@ class Finding(Part):
     code: Code
     #: Anatomical site, where it is the same for every case.
     site: Code | None = None
+    #: What an alert says, whole: a suspicion begins with "Suspected" / "疑似". Nothing is put before it anywhere.
     title: Text
     #: What the technologist is asked to do.
     advice: Text

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.message import Message
+
 FloatArray = NDArray[np.float32]
 #: Tensors by the names that the ONNX graph gives them.
 Tensors = dict[str, NDArray[Any]]
@@ -133,5 +135,5 @@ class ModelOutput:
     key_slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
     masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)

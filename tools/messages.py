@@ -4,6 +4,9 @@
     .venv/bin/python tools/messages.py            update scanside.pot and every scanside.po
     .venv/bin/python tools/messages.py --check    change nothing; status 1 where a catalogue is not up to date
 
+Texts are what ``gettext`` is called with, and the sentences of analyses, which are translated where they are shown
+(``records.Detail``, ``engines.message.Message`` and the errors that make them).
+
 The English catalogue is completed by itself, since message ids are English; the others are left for a translator.
 """
 
@@ -20,10 +23,19 @@ from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCALES = ROOT / "appliance" / "web" / "locales"
-SOURCES = (ROOT / "appliance" / "screen", ROOT / "appliance" / "web")
+SOURCES = (ROOT / "appliance", ROOT / "engines")
 METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2"), ("templates/**.html", "jinja2")]
 OPTIONS = {"jinja2": {"trimmed": "true", "silent": "false"}}
-KEYWORDS = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2)}
+KEYWORDS = {
+    "_": None,
+    "N_": None,
+    "gettext": None,
+    "ngettext": (1, 2),
+    "Detail": (1,),
+    "Message": (1,),
+    "NotAnalysable": (2,),
+    "ContentError": (2,),
+}
 
 
 def template() -> Catalog:

@@ -16,7 +16,17 @@ from typing import Any
 
 import yaml
 
-from appliance.records import AnalysisResult, FindingResult, Header, Identity, Measurement, Outcome, Reason, Severity
+from appliance.records import (
+    AnalysisResult,
+    Detail,
+    FindingResult,
+    Header,
+    Identity,
+    Measurement,
+    Outcome,
+    Reason,
+    Severity,
+)
 from appliance.screen import PackageText, package_text
 from appliance.store import Store
 from appliance.store.database import Transaction, iso
@@ -264,11 +274,15 @@ def nothing_flagged(tx: Transaction, identity: Identity = DOE, **more: Any) -> i
 
 
 def not_analysed(
-    tx: Transaction, reason: Reason = Reason.INCOMPLETE, detail: str = "", identity: Identity = LI, **more: Any
+    tx: Transaction,
+    reason: Reason = Reason.INCOMPLETE,
+    details: tuple[Detail, ...] = (),
+    identity: Identity = LI,
+    **more: Any,
 ) -> int:
     """A study that ended not analysed."""
     study = add_study(tx, identity, outcome=Outcome.NOT_ANALYSED, reason=reason, **more)
-    add_analysis(tx, study, AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=reason, detail=detail))
+    add_analysis(tx, study, AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=reason, details=details))
     return study
 
 
@@ -374,7 +388,11 @@ def _nothing_flagged(tx: Transaction, _: Store) -> None:
 
 def _not_analysed(tx: Transaction, _: Store) -> None:
     _history(tx)
-    not_analysed(tx, detail="Slices 9 to 14 are missing: a gap of 30 mm where 5 mm was expected.")
+    gap = Detail(
+        "{count} slices are missing: {slices} of {total}, counted along the series",
+        {"count": 6, "slices": "9-14", "total": 32},
+    )
+    not_analysed(tx, details=(gap,))
 
 
 def _ai_down(tx: Transaction, _: Store) -> None:

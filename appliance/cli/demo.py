@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import tempfile
 import threading
 import time
@@ -42,6 +43,8 @@ def demo(ctx: click.Context, once: bool, as_json: bool, folder: Path | None, kee
 
     Exits 0 only if every study ended as expected.
     """
+    # A terminated demo takes its PACS and worker along, as one that is interrupted does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _state_folder(keep) as state, DemoBox(state, folder) as box:
         console = Console(stderr=as_json)
         console.print(f"Alert screen:  [bold]{box.screen_url}[/bold]", highlight=False)

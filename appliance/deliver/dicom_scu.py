@@ -2,7 +2,7 @@
 
 pynetdicom's requestor queues a whole object in memory before it sends, waits for sockets without a limit and spends two
 threads and 1 ms sleeps on an association. Forwarding needs so little of the protocol (PS3.8 §9.3, PS3.7 §9.3.1) that
-writing it out is shorter than bounding that.
+writing it out is shorter than bounding that (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pydicom.uid import UID
 from appliance.deliver import wire
 from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation
 from appliance.deliver.wire import Context
+from appliance.dicom import commands, pdus
+from appliance.dicom.commands import C_ECHO_RQ, C_STORE_RQ
+from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, Result
 
-VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 #: An object may take this much longer per byte than ``timeout_s`` before the peer counts as hanging.
 SLOWEST_BYTES_PER_S = 50_000
 
@@ -58,7 +59,7 @@ class Association:
 
         Args:
             peer: Whom to call.
-            contexts: At most ``wire.MAX_CONTEXTS`` pairs.
+            contexts: At most ``pdus.MAX_CONTEXTS`` pairs.
 
         Raises:
             NoAssociation: The peer cannot be reached or rejects; the message says how to mend it.
@@ -109,9 +110,9 @@ class Association:
         context_id = self.accepted[context]
         deadline = time.monotonic() + self.peer.timeout_s + size / SLOWEST_BYTES_PER_S
         with self._closed_on_loss():
-            message_id = self._request(context_id, wire.C_STORE_RQ, context[0], sop_instance_uid)
+            message_id = self._request(context_id, C_STORE_RQ, context[0], sop_instance_uid)
             self._send_data(context_id, stream, size, deadline)
-            return self._response(wire.C_STORE_RQ, message_id, sop_instance_uid)
+            return self._response(C_STORE_RQ, message_id, sop_instance_uid)
 
     def echo(self) -> int:
         """C-ECHO (PS3.7 §9.3.5).
@@ -127,15 +128,15 @@ class Association:
         if context not in self.accepted:
             raise self._refusal(context)
         with self._closed_on_loss():
-            message_id = self._request(self.accepted[context], wire.C_ECHO_RQ, VERIFICATION)
-            return self._response(wire.C_ECHO_RQ, message_id)
+            message_id = self._request(self.accepted[context], C_ECHO_RQ, VERIFICATION)
+            return self._response(C_ECHO_RQ, message_id)
 
     def release(self) -> None:
         """Ask for release, wait briefly for the answer, close. Never raises."""
         with contextlib.suppress(OSError, AssociationLost):
             deadline = time.monotonic() + min(self.peer.timeout_s, 5.0)
-            self._send(wire.pdu(wire.RELEASE_RQ, bytes(4)), deadline)
-            while self._receive(deadline)[0] == wire.DATA_TF:
+            self._send(pdus.RELEASE_REQUEST, deadline)
+            while self._receive(deadline)[0] == pdus.DATA_TF:
                 pass
         self._socket.close()
 
@@ -148,35 +149,35 @@ class Association:
         deadline = time.monotonic() + self.peer.timeout_s
         self._send(wire.associate_request(self.peer.called_ae, self.peer.calling_ae, contexts, _MAX_PDU), deadline)
         kind, body = self._receive(deadline)
-        if kind == wire.ASSOCIATE_RJ and len(body) >= 4:
+        if kind == pdus.ASSOCIATE_RJ and len(body) >= 4:
             raise NoAssociation(_rejection(self.peer, body[2], body[3]))
-        if kind == wire.ABORT:
+        if kind == pdus.ABORT:
             raise NoAssociation(f"{self.peer} aborts the association at once; does it expect TLS or another AE title?")
-        if kind != wire.ASSOCIATE_AC:
+        if kind != pdus.ASSOCIATE_AC:
             raise NoAssociation(f"{self.peer} answered with something that is no DICOM; check host and port")
         self.accepted, self.refused, self._peer_max_pdu = wire.read_accept(body, contexts)
 
     def _refusal(self, context: Context) -> ContextRefused:
         result = self.refused.get(context, 0)
-        what = {3: "this SOP Class", 4: "this Transfer Syntax for it"}.get(result, "this pair now")
+        what = _REFUSED.get(result, "this pair now")
         sop_class, syntax = (_name(uid) for uid in context)
         words = (
             f"{self.peer} does not take {what}: SOP Class {sop_class}, Transfer Syntax {syntax};"
             " let the PACS accept it, then retry"
         )
-        return ContextRefused(words, for_good=result in {3, 4})
+        return ContextRefused(words, for_good=result in _REFUSED)
 
     def _request(self, context_id: int, command: int, sop_class_uid: str, sop_instance_uid: str = "") -> int:
         self._message_id = self._message_id % 0xFFFF + 1
-        data = wire.command_set(command, self._message_id, sop_class_uid, sop_instance_uid)
-        flags = wire.COMMAND_PDV | wire.LAST_PDV
-        self._send(wire.pdv(context_id, flags, data), time.monotonic() + self.peer.timeout_s)
+        data = commands.encode_request(command, self._message_id, sop_class_uid, sop_instance_uid)
+        pdu = pdus.encode_fragment(context_id, data, is_command=True, is_last=True)
+        self._send(pdu, time.monotonic() + self.peer.timeout_s)
         return self._message_id
 
     def _send_data(self, context_id: int, stream: IO[bytes], size: int, deadline: float) -> None:
         # Fragments but the last have an even length (PS3.8 §E.1); 6 bytes of each are its header.
         most = min(self._peer_max_pdu or _MAX_PDU, _MAX_PDU)
-        step = max(2, (most - wire.PDV_HEADER.size) & ~1)
+        step = max(2, (most - pdus.PDV_HEADER_BYTES) & ~1)
         left = size
         while True:
             try:
@@ -186,18 +187,18 @@ class Association:
             left -= len(chunk)
             if not chunk and left:
                 raise AssociationLost("the file in the spool ended while it was being sent")
-            self._send(wire.pdv(context_id, 0 if left else wire.LAST_PDV, chunk), deadline)
+            self._send(pdus.encode_fragment(context_id, chunk, is_command=False, is_last=not left), deadline)
             if not left:
                 return
 
     def _response(self, command: int, message_id: int, sop_instance_uid: str = "") -> int:
         elements = self._command_set(time.monotonic() + self.peer.timeout_s)
-        is_ours = wire.number(elements, 0x0120) == message_id
-        if wire.number(elements, 0x0100) != command | wire.RESPONSE or not is_ours:
+        is_ours = commands.number(elements, commands.ANSWERED_ID) == message_id
+        if commands.number(elements, commands.COMMAND_FIELD) != command | commands.RESPONSE or not is_ours:
             raise AssociationLost(f"{self.peer} answered another request than ours")
-        if wire.text(elements, 0x1000) not in {"", sop_instance_uid}:
+        if commands.text(elements, commands.SOP_INSTANCE_UID) not in {"", sop_instance_uid}:
             raise AssociationLost(f"{self.peer} answered for another object than the one sent")
-        status = wire.number(elements, 0x0900)
+        status = commands.number(elements, commands.STATUS)
         if status is None:
             raise AssociationLost(f"{self.peer} answered without a status")
         return status
@@ -206,19 +207,19 @@ class Association:
         data = b""
         while True:
             kind, body = self._receive(deadline)
-            if kind == wire.ABORT:
+            if kind == pdus.ABORT:
                 raise AssociationLost(f"{self.peer} aborted the association")
-            if kind == wire.RELEASE_RQ:
-                self._send(wire.pdu(wire.RELEASE_RP, bytes(4)), deadline)
+            if kind == pdus.RELEASE_RQ:
+                self._send(pdus.RELEASE_REPLY, deadline)
                 raise AssociationLost(f"{self.peer} released the association before it answered")
-            if kind != wire.DATA_TF:
+            if kind != pdus.DATA_TF:
                 raise AssociationLost(f"{self.peer} sent a PDU of type {kind} instead of its answer")
-            for flags, fragment in wire.read_pdvs(body):
-                if not flags & wire.COMMAND_PDV:
+            for _, is_command, is_last, fragment in pdus.iter_pdvs(memoryview(body), strict=False):
+                if not is_command:
                     raise AssociationLost(f"{self.peer} sent a data set instead of its answer")
                 data += fragment
-                if flags & wire.LAST_PDV:
-                    return wire.read_command_set(data)
+                if is_last:
+                    return commands.decode_command_set(data, strict=False)
 
     @contextlib.contextmanager
     def _closed_on_loss(self) -> Iterator[None]:
@@ -228,7 +229,7 @@ class Association:
             # Half a message may be on its way: nothing else can be said on this association.
             with contextlib.suppress(OSError):
                 self._socket.settimeout(1.0)
-                self._socket.sendall(wire.pdu(wire.ABORT, bytes(4)))
+                self._socket.sendall(pdus.encode_abort(0, 0))
             self._socket.close()
             raise
 
@@ -242,8 +243,8 @@ class Association:
             raise AssociationLost(f"{self.peer} closed the connection: {error.strerror}") from error
 
     def _receive(self, deadline: float) -> tuple[int, bytes]:
-        kind, length = wire.PDU_HEADER.unpack(self._read(wire.PDU_HEADER.size, deadline))
-        if not wire.ASSOCIATE_RQ <= kind <= wire.ABORT or length > _MAX_ANSWER:
+        kind, length = pdus.HEADER.unpack(self._read(pdus.HEADER.size, deadline))
+        if not pdus.ASSOCIATE_RQ <= kind <= pdus.ABORT or length > _MAX_ANSWER:
             raise AssociationLost(f"{self.peer} sent something that is no DICOM; check host and port")
         return kind, self._read(length, deadline)
 
@@ -291,6 +292,11 @@ def _connect(peer: Peer) -> socket.socket:
     return connection
 
 
+#: Results of a presentation context (PS3.8 Table 9-18) that will be the same tomorrow.
+_REFUSED: dict[int, str] = {
+    Result.ABSTRACT_SYNTAX_NOT_SUPPORTED: "this SOP Class",
+    Result.TRANSFER_SYNTAXES_NOT_SUPPORTED: "this Transfer Syntax for it",
+}
 #: Source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21), in words that tell what to mend.
 _REJECTIONS = {
     (1, 3): "does not know our AE title {calling!r}; enter it there with this box's address",

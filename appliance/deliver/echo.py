@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from appliance.deliver.dicom_scu import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, Association, Peer
+from appliance.deliver.dicom_scu import Association, Peer
 from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation
+from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from appliance.config import DicomDestination
 from appliance.deliver.dicom_scu import Association, Peer, longest_store_s
 from appliance.deliver.part10 import SpoolCorrupt, open_intact
 from appliance.deliver.retry import AssociationLost, ContextRefused, Judgement, NoAssociation, Verdict, judge, next_try
-from appliance.deliver.wire import MAX_CONTEXTS, Context
+from appliance.deliver.wire import Context
+from appliance.dicom.pdus import MAX_CONTEXTS
 from appliance.records import DeliveryKind
 from appliance.store.deliveries import HOLDS_ORDER_FOR, Deliveries, Delivery
 from appliance.store.spool import Spool

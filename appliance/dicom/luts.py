@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,12 @@ def is_inverted(attributes: Attributes) -> bool:
     inverted = photometric == "MONOCHROME1"
     if (shape, inverted) in {("IDENTITY", True), ("INVERSE", False)}:
         # A model that takes bone for air must not guess which of the two attributes is wrong.
-        text = f"{photometric} and Presentation LUT Shape {shape} contradict one another"
-        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, text)
+        raise NotAnalysable(
+            Reason.OUT_OF_ENVELOPE,
+            "{photometric} and Presentation LUT Shape {shape} contradict one another",
+            photometric=photometric,
+            shape=shape,
+        )
     return inverted
 
 
@@ -104,18 +108,20 @@ def _look_up(values: NDArray[Any], item: Attributes, *, signed: bool) -> tuple[N
     order: Any = "big" if item.encoding.big else "little"
     descriptor, data = item.raw(tags.LUT_DESCRIPTOR, 6), item.raw(tags.LUT_DATA, 1 << 18)
     if len(descriptor) != 6:
-        _broken("a look-up table without a descriptor")
+        raise NotAnalysable(Reason.CANNOT_DECODE, "a look-up table without a descriptor")
     count = int.from_bytes(descriptor[:2], order) or 1 << 16
     first = int.from_bytes(descriptor[2:4], order, signed=signed)
     bits = int.from_bytes(descriptor[4:6], order)
     wide = np.dtype(">u2" if item.encoding.big else "<u2")
     dtype = wide if len(data) >= 2 * count else np.dtype(np.uint8)
     if len(data) < count or not 8 <= bits <= 16:
-        _broken(f"a look-up table of {count} entries of {bits} bits in {len(data)} bytes")
+        raise NotAnalysable(
+            Reason.CANNOT_DECODE,
+            "a look-up table of {count} entries of {bits} bits in {length} bytes",
+            count=count,
+            bits=bits,
+            length=len(data),
+        )
     table = np.frombuffer(data, dtype=dtype, count=count).astype(np.float32)
     index = np.clip(np.rint(values).astype(np.int64) - first, 0, count - 1)
     return table[index], bits
-
-
-def _broken(message: str) -> NoReturn:
-    raise NotAnalysable(Reason.CANNOT_DECODE, message)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,16 +103,23 @@ def hu_slices(path: Path) -> HuSlices:
     """
     with _open(path) as image:
         if tags.MODALITY_LUT_SEQUENCE in image.attributes:
-            _out_of_envelope("a CT image with a Modality LUT Sequence has no Hounsfield units")
+            raise NotAnalysable(
+                Reason.OUT_OF_ENVELOPE, "a CT image with a Modality LUT Sequence has no Hounsfield units"
+            )
         frames = image.frame_attributes()
         places = tuple(_place(frame) for frame in frames)
         spacings = {_numbers(frame, tags.PIXEL_SPACING, 2, "Pixel Spacing") for frame in frames}
         if len(spacings) != 1:
-            _out_of_envelope("the frames differ in Pixel Spacing")
+            raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "the frames differ in Pixel Spacing")
         rescales = [_rescale(frame) for frame in frames]
         decoded = image.decode()
     if decoded.frames.ndim != 3 or len(frames) != len(decoded.frames):
-        _out_of_envelope(f"{len(frames)} places for {len(decoded.frames)} frames, or a colour image")
+        raise NotAnalysable(
+            Reason.OUT_OF_ENVELOPE,
+            "{places} places for {frames} frames, or a colour image",
+            places=len(frames),
+            frames=len(decoded.frames),
+        )
     hu = np.empty(decoded.frames.shape, dtype=np.int16)
     for number, (slope, intercept) in enumerate(rescales):
         hu[number] = luts.hounsfield(decoded.frames[number], slope, intercept)
@@ -148,7 +155,7 @@ def xray_image(path: Path) -> NDArray[np.float32]:
         inverted = luts.is_inverted(attributes)
         decoded = image.decode()
         if decoded.frames.ndim != 3 or len(decoded.frames) != 1:
-            _out_of_envelope("not a single grey-scale frame")
+            raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "not a single grey-scale frame")
         padding = None if decoded.padding is None else decoded.padding[0]
         values = luts.modality_values(decoded.frames[0], attributes)
         shown = luts.values_of_interest(values, attributes, padding)
@@ -188,7 +195,7 @@ class _Image:
     def decode(self) -> Decoded:
         place = headers.pixel_place(self._ds)
         if place is None:
-            _cannot_decode("the object has no pixel data")
+            raise NotAnalysable(Reason.CANNOT_DECODE, "the object has no pixel data")
         options = self._options()
         signed = options["pixel_representation"] == 1
         if self._ds.fragments is not None:
@@ -224,24 +231,38 @@ class _Image:
             "pixel_keyword": _PIXEL_KEYWORDS[tags.ALL_PIXEL_DATA.index(tag)],
         }
         if not options["rows"] or not options["columns"] or allocated not in {1, 8, 16, 32, 64}:
-            _cannot_decode("Rows, Columns or Bits Allocated are missing or out of range")
+            raise NotAnalysable(Reason.CANNOT_DECODE, "Rows, Columns or Bits Allocated are missing or out of range")
         if options["samples_per_pixel"] not in {1, 3} or options["pixel_representation"] > 1:
-            _cannot_decode("Samples per Pixel or Pixel Representation are out of range")
+            raise NotAnalysable(Reason.CANNOT_DECODE, "Samples per Pixel or Pixel Representation are out of range")
         if not 1 <= options["bits_stored"] <= allocated:
-            _cannot_decode(f"{options['bits_stored']} bits stored in {allocated} bits allocated")
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE,
+                "{stored} bits stored in {allocated} bits allocated",
+                stored=options["bits_stored"],
+                allocated=allocated,
+            )
         values = options["rows"] * options["columns"] * options["samples_per_pixel"] * options["number_of_frames"]
         if values * max(allocated // 8, 1) > MAX_DECODED_BYTES:
-            _cannot_decode(f"the decoded object is larger than {MAX_DECODED_BYTES >> 20} MiB")
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE, "the decoded object is larger than {most} MiB", most=MAX_DECODED_BYTES >> 20
+            )
         return options
 
     def _native(self, options: dict[str, Any], offset: int, length: int) -> tuple[NDArray[Any], str]:
         if self._syntax not in headers.NATIVE:
-            _cannot_decode("the pixel data are neither encapsulated nor of a native transfer syntax")
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE, "the pixel data are neither encapsulated nor of a native transfer syntax"
+            )
         photometric, frames = options["photometric_interpretation"], options["number_of_frames"]
         expected = headers.native_bytes(photometric, options, frames)
         # Trailing padding is harmless; a whole frame more means that an attribute does not tell the truth.
         if expected is None or not expected <= length < expected + max(expected // frames, 2):
-            _cannot_decode(f"{length} bytes of pixel data where {expected} are expected")
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE,
+                "{length} bytes of pixel data where {expected} are expected",
+                length=length,
+                expected="?" if expected is None else expected,
+            )
         raw = self._source.read(offset, length)
         big, bits = self._ds.encoding.big, options["bits_allocated"]
         words_of_bytes = big and bits == 8 and self._ds.places[tags.PIXEL_DATA].vr == b"OW"
@@ -260,7 +281,7 @@ class _Image:
 
         syntax = UID(self._syntax)
         if plugin is None:
-            _cannot_decode(f"no decoder for transfer syntax {syntax.name}")
+            raise NotAnalysable(Reason.CANNOT_DECODE, "no decoder for transfer syntax {syntax}", syntax=syntax.name)
         if tags.EXTENDED_OFFSET_TABLE in self.attributes:
             tables = (tags.EXTENDED_OFFSET_TABLE, tags.EXTENDED_OFFSET_TABLE_LENGTHS)
             options = {**options, "extended_offsets": tuple(self.attributes.raw(tag, 1 << 20) for tag in tables)}
@@ -269,13 +290,23 @@ class _Image:
                 # Warnings quote the data set; what they complain about is checked by us.
                 warnings.simplefilter("ignore")
                 array, properties = get_decoder(syntax).as_array(code, decoding_plugin=plugin, **options)
-        except Exception as error:  # noqa: BLE001 - foreign bytes in foreign code: any error is an image we cannot read
-            _cannot_decode(f"{syntax.name}: the code stream cannot be decoded by {plugin or 'pydicom'}", error)
+        except Exception as error:  # foreign bytes in foreign code: any error is an image we cannot read
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE,
+                "{syntax}: the code stream cannot be decoded by {decoder}",
+                syntax=syntax.name,
+                decoder=plugin or "pydicom",
+            ) from error
         shape = [options["number_of_frames"], options["rows"], options["columns"]]
         if options["samples_per_pixel"] > 1:
             shape.append(options["samples_per_pixel"])
         if array.size != math.prod(shape):
-            _cannot_decode(f"{array.size} decoded values where {math.prod(shape)} are expected")
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE,
+                "{count} decoded values where {expected} are expected",
+                count=array.size,
+                expected=math.prod(shape),
+            )
         return array.reshape(shape), str(properties["photometric_interpretation"])
 
 
@@ -286,7 +317,9 @@ def _open(path: Path) -> Iterator[_Image]:
             syntax, offset = elements.read_meta(source)
             yield _Image(source, syntax, elements.walk(source, offset, headers.encoding_of(syntax)))
         except RejectedInstance as refused:
-            _cannot_decode(str(refused), refused)
+            raise NotAnalysable(
+                Reason.CANNOT_DECODE, "the object cannot be read: {fault}", fault=str(refused)
+            ) from refused
 
 
 def _stored_bits(frames: NDArray[Any], bits_stored: int, high_bit: int | None) -> NDArray[Any]:
@@ -319,7 +352,7 @@ def _numbers(groups: list[Attributes], tag: int, count: int, what: str) -> tuple
             numbers = attributes.decimals(tag)
             if len(numbers) == count:
                 return numbers
-    return _out_of_envelope(f"{what} is missing or unreadable")
+    raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "{attribute} is missing or unreadable", attribute=what)
 
 
 def _place(groups: list[Attributes]) -> SlicePlace:
@@ -332,17 +365,9 @@ def _place(groups: list[Attributes]) -> SlicePlace:
 def _rescale(groups: list[Attributes]) -> tuple[float, float]:
     kind = next((group.ascii(tags.RESCALE_TYPE) for group in groups if tags.RESCALE_TYPE in group), "")
     if kind not in {"", "HU"}:
-        _out_of_envelope(f"Rescale Type is {kind[:16]}, not HU")
+        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "Rescale Type is {kind}, not HU", kind=kind[:16])
     (slope,) = _numbers(groups, tags.RESCALE_SLOPE, 1, "Rescale Slope")
     (intercept,) = _numbers(groups, tags.RESCALE_INTERCEPT, 1, "Rescale Intercept")
     if slope <= 0:
-        _out_of_envelope("Rescale Slope is not above 0")
+        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "Rescale Slope is not above 0")
     return slope, intercept
-
-
-def _cannot_decode(message: str, cause: Exception | None = None) -> NoReturn:
-    raise NotAnalysable(Reason.CANNOT_DECODE, message) from cause
-
-
-def _out_of_envelope(message: str) -> NoReturn:
-    raise NotAnalysable(Reason.OUT_OF_ENVELOPE, message)

@@ -6,11 +6,11 @@ import contextlib
 import time
 from typing import Protocol
 
+from appliance.dicom import commands, pdus
+from appliance.dicom.commands import CommandError, Request
+from appliance.dicom.pdus import AssociateRequest, ProtocolError
 from appliance.errors import StoreError
-from appliance.intake import dimse, pdus
-from appliance.intake.dimse import CommandError, Request
 from appliance.intake.negotiation import ContextResult, negotiate, refusal
-from appliance.intake.pdus import AssociateRequest, ProtocolError
 from appliance.intake.peers import Peers, Rejection, harmless
 from appliance.intake.receive import Parts, Peer, StoreOperation
 from appliance.intake.transport import LostError, SilenceError, Wire
@@ -214,7 +214,7 @@ class Association:
         if len(self._command) > _MAX_COMMAND_BYTES:
             raise ProtocolError("the command set is too long")
         if is_last:
-            request = dimse.parse_request(bytes(self._command))
+            request = commands.parse_request(bytes(self._command))
             self._command.clear()
             self._begin(request)
 
@@ -224,15 +224,15 @@ class Association:
             raise ProtocolError("a message on a presentation context that was not accepted")
         self._request = request
         self._began_mono = time.monotonic()
-        if request.command_field == dimse.C_STORE_RQ and request.has_data_set:
+        if request.command_field == commands.C_STORE_RQ and request.has_data_set:
             assert self._peer is not None  # noqa: S101 - for the type checker
             self._operation = StoreOperation(self._parts, self._peer, request, context)
-        elif request.command_field == dimse.C_STORE_RQ:
-            self._operation = _Answer(dimse.CANNOT_UNDERSTAND)
-        elif request.command_field == dimse.C_ECHO_RQ:
-            self._operation = _Answer(dimse.SUCCESS)
+        elif request.command_field == commands.C_STORE_RQ:
+            self._operation = _Answer(commands.CANNOT_UNDERSTAND)
+        elif request.command_field == commands.C_ECHO_RQ:
+            self._operation = _Answer(commands.SUCCESS)
         else:
-            self._operation = _Answer(dimse.UNRECOGNIZED_OPERATION)
+            self._operation = _Answer(commands.UNRECOGNIZED_OPERATION)
         if not request.has_data_set:
             self._answer()
 
@@ -241,7 +241,8 @@ class Association:
         assert operation is not None and request is not None  # noqa: S101, PT018 - for the type checker
         status = operation.finish()
         self._operation = self._request = None
-        if isinstance(operation, StoreOperation) and status == dimse.SUCCESS:
+        if isinstance(operation, StoreOperation) and status == commands.SUCCESS:
             self._images += 1
-        if request.command_field != dimse.C_CANCEL_RQ:  # has no response (PS3.7 §9.3.2.3)
-            self._wire.send(pdus.encode_command(self._context_id, dimse.encode_response(request, status)))
+        if request.command_field != commands.C_CANCEL_RQ:  # has no response (PS3.7 §9.3.2.3)
+            response = commands.encode_response(request, status)  # far below any maximum length
+            self._wire.send(pdus.encode_fragment(self._context_id, response, is_command=True, is_last=True))

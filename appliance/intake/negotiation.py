@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 from pydicom._uid_dict import UID_dictionary
 
-VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, ContextAnswer, ProposedContext, Result
+
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 #: Storage classes that are no C-STORE service in spite of their name: DICOMDIR and storage commitment.
@@ -42,36 +41,11 @@ ACCEPTED_SYNTAXES = frozenset(
 _NAMED_AT_MOST = 4
 
 
-class Result(IntEnum):
-    """Result of one presentation context (PS3.8 Table 9-18)."""
-
-    ACCEPTANCE = 0
-    ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
-    TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
-
-
 @dataclass(frozen=True, slots=True)
-class ProposedContext:
-    """One presentation context of an A-ASSOCIATE-RQ."""
+class ContextResult(ContextAnswer):
+    """Our answer to one proposed context, and what it is about."""
 
-    context_id: int
     abstract_syntax: str
-    transfer_syntaxes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ContextResult:
-    """Our answer to one proposed context; ``transfer_syntax`` means something only where it was accepted."""
-
-    context_id: int
-    abstract_syntax: str
-    result: Result
-    transfer_syntax: str = IMPLICIT_VR_LITTLE_ENDIAN
-
-    @property
-    def accepted(self) -> bool:
-        """Whether messages may come on it."""
-        return self.result is Result.ACCEPTANCE
 
 
 def is_storage(abstract_syntax: str) -> bool:
@@ -106,7 +80,7 @@ def negotiate(proposed: Iterable[ProposedContext]) -> tuple[ContextResult, ...]:
         else:
             result = Result.ACCEPTANCE
         answers.append(
-            ContextResult(context.context_id, context.abstract_syntax, result, chosen or IMPLICIT_VR_LITTLE_ENDIAN)
+            ContextResult(context.context_id, result, chosen or IMPLICIT_VR_LITTLE_ENDIAN, context.abstract_syntax)
         )
     return tuple(answers)
 
@@ -120,7 +94,7 @@ def refusal(proposed: Sequence[ProposedContext], results: Sequence[ContextResult
     taken = {result.abstract_syntax for result in results if result.accepted}
     lost: dict[str, dict[str, None]] = {}
     for context, result in zip(proposed, results, strict=True):
-        if result.result is Result.TRANSFER_SYNTAXES_NOT_SUPPORTED and context.abstract_syntax not in taken:
+        if result.result == Result.TRANSFER_SYNTAXES_NOT_SUPPORTED and context.abstract_syntax not in taken:
             offered = lost.setdefault(_named(context.abstract_syntax), {})
             offered.update(dict.fromkeys(map(_named, context.transfer_syntaxes[:_NAMED_AT_MOST])))
     if not lost:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.clock import Clock
+from appliance.dicom import commands
+from appliance.dicom.commands import Request
+from appliance.dicom.file_meta import file_meta
 from appliance.dicom.headers import check_against_command
 from appliance.errors import ApplianceError, RejectedInstance, StoreError
-from appliance.intake import dimse
 from appliance.intake.contract import HeaderReader, ScpSettings, Sink
-from appliance.intake.dimse import Request
 from appliance.intake.negotiation import ContextResult
 from appliance.records import Header, Received, SourceRef
 from appliance.store.part import PartFile
@@ -65,13 +66,14 @@ class StoreOperation:
         request = self._request
         if request.sop_class_uid != context.abstract_syntax:
             raise RejectedInstance(
-                dimse.CLASS_NOT_SUPPORTED, "the request names another SOP Class than its presentation context"
+                commands.CLASS_NOT_SUPPORTED, "the request names another SOP Class than its presentation context"
             )
-        if not (dimse.is_uid(request.sop_class_uid) and dimse.is_uid(request.sop_instance_uid)):
+        if not (commands.is_uid(request.sop_class_uid) and commands.is_uid(request.sop_instance_uid)):
             raise RejectedInstance(
-                dimse.CANNOT_UNDERSTAND, "the request has no well-formed SOP Class and Instance UID; correct the sender"
+                commands.CANNOT_UNDERSTAND,
+                "the request has no well-formed SOP Class and Instance UID; correct the sender",
             )
-        meta = dimse.file_meta(
+        meta = file_meta(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
             transfer_syntax=context.transfer_syntax,
@@ -89,7 +91,7 @@ class StoreOperation:
     def _write(self, fragment: memoryview) -> None:
         limit = self._parts.settings.max_object_bytes
         if self.received > limit:
-            raise RejectedInstance(dimse.OUT_OF_RESOURCES, f"the object is larger than the allowed {limit} bytes")
+            raise RejectedInstance(commands.OUT_OF_RESOURCES, f"the object is larger than the allowed {limit} bytes")
         self._open_part().write(fragment)
 
     def finish(self) -> int:
@@ -101,7 +103,7 @@ class StoreOperation:
         if self._part is not None:
             self._attempt(self._keep)
         if self._refusal is None:
-            return dimse.SUCCESS
+            return commands.SUCCESS
         with contextlib.suppress(StoreError):  # the peer is answered in any case
             self._parts.sink.refused(
                 association_id=self._peer.association_id,
@@ -145,7 +147,7 @@ class StoreOperation:
             raise part.failed("read", error) from error
         except Exception as error:
             raise RejectedInstance(
-                dimse.CANNOT_UNDERSTAND,
+                commands.CANNOT_UNDERSTAND,
                 f"the data set cannot be read ({type(error).__name__}); see quarantine/",
             ) from error
         check_against_command(header, self._request.sop_class_uid, self._request.sop_instance_uid)
@@ -169,10 +171,10 @@ class StoreOperation:
         except RejectedInstance as refusal:
             self._refusal = refusal
         except StoreError as error:
-            self._refusal = RejectedInstance(dimse.OUT_OF_RESOURCES, f"the object could not be kept: {error}")
+            self._refusal = RejectedInstance(commands.OUT_OF_RESOURCES, f"the object could not be kept: {error}")
         except Exception as error:
             log.exception("a received object could not be kept")
             self._refusal = RejectedInstance(
-                dimse.OUT_OF_RESOURCES, f"the object could not be kept: internal error {type(error).__name__}"
+                commands.OUT_OF_RESOURCES, f"the object could not be kept: internal error {type(error).__name__}"
             )
         self.abort()

@@ -49,9 +49,8 @@ class CompletenessStage:
     def _quiet_s(self, source: str, now: float) -> float:
         known = self._quiet.get(source)
         if known is None or now - known[0] > _GAPS_KEPT_S:
-            quiet = quiet_s(
-                self._store.revisions.gaps_s(source), self._settings.quiet_min_s, self._settings.quiet_max_s
-            )
+            shortest, longest = self._settings.quiet_min_s, self._settings.quiet_max_s
+            quiet = quiet_s(self._store.revisions.gaps_s(source, longest_s=longest), shortest, longest)
             known = (now, quiet)
             self._quiet[source] = known
         return known[1]

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from appliance.intake.pdus import ABORT, ASSOCIATE_RQ, DATA_TF, HEADER, UNRECOGNIZED_PDU, ProtocolError
+from appliance.dicom.pdus import ABORT, ASSOCIATE_RQ, DATA_TF, HEADER, UNRECOGNIZED_PDU, ProtocolError
 
 #: 128 contexts with 45 syntaxes each are 180 kB; more is no scanner.
 _MAX_ASSOCIATE_BYTES = 1024**2

@@ -128,7 +128,7 @@ def _statements(request: ReportRequest) -> list[tuple[str, str]]:
     if result.reason is not None:
         found.append(("reason_not_analysed", " ".join((_REASONS[result.reason], result.detail)).strip()))
     found += [("looked_for", package.looked_for), ("not_looked_for", package.not_looked_for)]
-    found += [("caveat", text) for text in (*result.caveats, *result.warnings)]
+    found += [("caveat", str(detail)) for detail in (*result.caveats, *result.warnings)]
     if request.late:
         found.append(("caveat", "This result came late."))
     return found
@@ -137,6 +137,7 @@ def _statements(request: ReportRequest) -> list[tuple[str, str]]:
 def _outcome(request: ReportRequest) -> str:
     if request.result.outcome is Outcome.NOT_ANALYSED:
         return "Not analysed."
+    # A title says the whole suspicion ("Suspected bleed in the head"); nothing is put before it.
     titles = {finding.id: finding.title for finding in request.package.findings}
     flagged = [titles[finding.id] for finding in request.result.findings if finding.flagged]
     others = [titles[finding.id] for finding in request.result.findings if not finding.flagged]
@@ -144,7 +145,7 @@ def _outcome(request: ReportRequest) -> str:
     if request.result.outcome is Outcome.NOTHING_FLAGGED:
         words.append("Nothing flagged.")
     elif flagged:
-        words.append(f"Suspected: {', '.join(flagged)}.")
+        words.append(f"{', '.join(flagged)}.")
     if others:
         words.append(f"Not flagged: {', '.join(others)}. What is not flagged is not excluded.")
     return " ".join(words) or "See the measurements."

@@ -72,7 +72,7 @@ class Cards:
             alert_state=alert.state if alert else None,
             lines=tuple(self._lines(study, alert)) if alert else (),
             reason=study.reason,
-            detail=missed.detail if missed and not alert else "",
+            details=missed.details if missed and not alert else (),
             looked_for=tuple(package.looked_for for package in done),
             not_looked_for=tuple(package.not_looked_for for package in done if package.not_looked_for),
             person=masked(study),

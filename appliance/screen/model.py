@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from appliance.records import AlertState, Issue, Reason, Word
+from appliance.records import AlertState, Detail, Issue, Reason, Word
 from appliance.screen.people import Person
 from appliance.store.readmodels import AlertView, BoxState, StudyView
 
@@ -65,7 +65,7 @@ class Card:
     alert_state: AlertState | None
     lines: tuple[Line, ...]
     reason: Reason | None
-    detail: str
+    details: tuple[Detail, ...]
     looked_for: tuple[Mapping[str, str], ...]
     not_looked_for: tuple[Mapping[str, str], ...]
     person: Person
@@ -77,7 +77,7 @@ class Card:
     seen_at: datetime | None
     withdrawn_why: str
     marks: tuple[Mark, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Detail, ...]
     picture: bool
 
 

@@ -10,7 +10,7 @@ from engines.manifest import Manifest, Text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingText:
-    """A finding in words; ``title`` is what an alert says, as "Suspected bleed in the head"."""
+    """A finding in words; ``title`` is what an alert says, whole: "Suspected bleed in the head" / "疑似颅内出血"."""
 
     title: Mapping[str, str]
     advice: Mapping[str, str]

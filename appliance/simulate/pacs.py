@@ -15,6 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import final
 
+from appliance.dicom import commands, pdus
+from appliance.dicom.implementation import SIMULATOR
+from appliance.dicom.pdus import AssociateRequest, ContextAnswer, ProposedContext, Result
 from appliance.records import Word
 from appliance.simulate import upper_layer as ul
 from appliance.simulate.incoming import Incoming
@@ -180,27 +183,28 @@ class Pacs:
 
     def _associate(self, connection: socket.socket) -> None:
         kind, payload = ul.read_pdu(connection)
-        if kind != ul.Pdu.ASSOCIATE_RQ:
+        if kind != pdus.ASSOCIATE_RQ:
             return
-        request = ul.parse_request(payload)
+        request = pdus.decode_associate_request(payload, strict=False)
         with self._changed:
-            self._associations.append(request.calling)
+            self._associations.append(request.calling_ae)
             self._changed.notify_all()
         if self.manner is Manner.REFUSE:
-            connection.sendall(ul.pdu(ul.Pdu.ASSOCIATE_RJ, bytes([0, 2, 3, 2])))
+            connection.sendall(pdus.encode_associate_reject(2, 3, 2))
             return
-        accepted = {number: self._choose(context) for number, context in request.contexts.items()}
-        connection.sendall(ul.associate_ac(request, accepted, self._max_pdu))
+        answers = [self._choose(context) for context in request.contexts]
+        syntaxes = {answer.context_id: answer.transfer_syntax for answer in answers if answer.accepted}
+        connection.sendall(pdus.encode_associate_accept(request, answers, self._max_pdu, SIMULATOR))
         message = Incoming()
         try:
             while True:
                 kind, payload = ul.read_pdu(connection)
-                if kind == ul.Pdu.RELEASE_RQ:
-                    connection.sendall(ul.pdu(ul.Pdu.RELEASE_RP, bytes(4)))
-                if kind != ul.Pdu.DATA:
+                if kind == pdus.RELEASE_RQ:
+                    connection.sendall(pdus.RELEASE_REPLY)
+                if kind != pdus.DATA_TF:
                     return
-                for context_id, is_command, is_last, part in ul.pdvs(payload):
-                    if not self._take(message, is_command, is_last, part, accepted.get(context_id) or ""):
+                for context_id, is_command, is_last, part in pdus.iter_pdvs(memoryview(payload), strict=False):
+                    if not self._take(message, is_command, is_last, part, syntaxes.get(context_id, "")):
                         continue
                     if not self._finish(connection, context_id, message, request):
                         return
@@ -216,62 +220,64 @@ class Pacs:
         message.command += part
         if is_last:
             self._begin_message(message, syntax)
-        return is_last and message.values.get(ul.DATA_SET_TYPE) == ul.NO_DATA_SET
+        return is_last and message.values.get(commands.DATA_SET_TYPE) == commands.NO_DATA_SET
 
-    def _choose(self, context: ul.Context) -> str | None:
-        taken = (ts for ts in context.transfer_syntaxes if self._syntaxes is None or ts in self._syntaxes)
-        return next(taken, None)
+    def _choose(self, context: ProposedContext) -> ContextAnswer:
+        for syntax in context.transfer_syntaxes:
+            if self._syntaxes is None or syntax in self._syntaxes:
+                return ContextAnswer(context.context_id, Result.ACCEPTANCE, syntax)
+        return ContextAnswer(context.context_id, Result.TRANSFER_SYNTAXES_NOT_SUPPORTED, pdus.IMPLICIT_VR_LITTLE_ENDIAN)
 
     def _begin_message(self, message: Incoming, syntax: str) -> None:
         message.values = ul.parse_command(bytes(message.command))
         message.syntax = syntax
-        if message.values.get(ul.FIELD) != ul.C_STORE_RQ:
+        if message.values.get(commands.COMMAND_FIELD) != commands.C_STORE_RQ:
             return
-        head = meta_information(message.text(ul.CLASS_UID), message.text(ul.INSTANCE_UID), syntax)
+        head = meta_information(message.text(commands.SOP_CLASS_UID), message.text(commands.SOP_INSTANCE_UID), syntax)
         message.open(self.folder / f".{threading.get_ident()}.part", head)
 
-    def _finish(self, connection: socket.socket, context_id: int, message: Incoming, request: ul.Request) -> bool:
+    def _finish(self, connection: socket.socket, context_id: int, message: Incoming, request: AssociateRequest) -> bool:
         """Store, record and answer; whether the association goes on."""
-        field = int(message.values.get(ul.FIELD, 0))
+        field = int(message.values.get(commands.COMMAND_FIELD, 0))
         status = 0x0000
-        if field == ul.C_STORE_RQ:
-            instance = message.text(ul.INSTANCE_UID)
+        if field == commands.C_STORE_RQ:
+            instance = message.text(commands.SOP_INSTANCE_UID)
             status = self.status(instance) if callable(self.status) else self.status
             self._record(message, request, instance, status)
             if self.manner is Manner.SILENT:
                 return True
             if self.manner is Manner.LOSE_RESPONSE:
-                connection.sendall(ul.pdu(ul.Pdu.ABORT, bytes(4)))
+                connection.sendall(pdus.encode_abort(0, 0))
                 return False
-        elif field != ul.C_ECHO_RQ:
-            status = 0x0211  # unrecognised operation
+        elif field != commands.C_ECHO_RQ:
+            status = commands.UNRECOGNIZED_OPERATION
         answer: dict[int, int | str] = {
-            ul.CLASS_UID: message.text(ul.CLASS_UID),
-            ul.FIELD: field | 0x8000,
-            ul.ANSWERED_ID: message.values.get(ul.MESSAGE_ID, 0),
-            ul.DATA_SET_TYPE: ul.NO_DATA_SET,
-            ul.STATUS: status,
+            commands.SOP_CLASS_UID: message.text(commands.SOP_CLASS_UID),
+            commands.COMMAND_FIELD: field | commands.RESPONSE,
+            commands.ANSWERED_ID: message.values.get(commands.MESSAGE_ID, 0),
+            commands.DATA_SET_TYPE: commands.NO_DATA_SET,
+            commands.STATUS: status,
         }
-        if field == ul.C_STORE_RQ:
-            answer[ul.INSTANCE_UID] = message.text(ul.INSTANCE_UID)
-        bound = request.max_pdu
+        if field == commands.C_STORE_RQ:
+            answer[commands.SOP_INSTANCE_UID] = message.text(commands.SOP_INSTANCE_UID)
+        bound = request.max_pdu_bytes
         for head, part in ul.fragments(context_id, ul.command(answer), is_command=True, max_pdu=bound):
             connection.sendall(bytes(head) + bytes(part))
         return True
 
-    def _record(self, message: Incoming, request: ul.Request, instance: str, status: int) -> None:
+    def _record(self, message: Incoming, request: AssociateRequest, instance: str, status: int) -> None:
         with self._changed:
             stored = status in _STORED
             path = self.folder / f"{len(self._arrivals) + 1:06d}.dcm" if stored else None
             message.close(path)
             self._arrivals.append(
                 Arrival(
-                    sop_class_uid=message.text(ul.CLASS_UID),
+                    sop_class_uid=message.text(commands.SOP_CLASS_UID),
                     sop_instance_uid=instance,
                     transfer_syntax_uid=message.syntax,
-                    calling=request.calling,
-                    called=request.called,
-                    priority=int(message.values.get(ul.PRIORITY, 0)),
+                    calling=request.calling_ae,
+                    called=request.called_ae,
+                    priority=int(message.values.get(commands.PRIORITY, 0)),
                     sha256=message.digest.hexdigest(),
                     size=message.size,
                     status=status,

@@ -13,6 +13,8 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from appliance.dicom.implementation import SIMULATOR
+
 _LONG = {b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"OL", b"OV", b"UC", b"UR", b"SV", b"UV"}
 
 
@@ -59,7 +61,7 @@ def meta_information(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_
     body = _element(0x0001, b"OB", b"\x00\x01")
     for element, value in ((0x0002, sop_class_uid), (0x0003, sop_instance_uid), (0x0010, transfer_syntax_uid)):
         body += _element(element, b"UI", value.encode())
-    body += _element(0x0012, b"UI", b"2.25.150713219203457283902374562019283740011")
+    body += _element(0x0012, b"UI", SIMULATOR.class_uid.encode())
     return bytes(128) + b"DICM" + _element(0x0000, b"UL", struct.pack("<I", len(body))) + body
 
 

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import final
 
+from appliance.dicom import commands, pdus
+from appliance.dicom.implementation import SIMULATOR
+from appliance.dicom.pdus import ProposedContext
 from appliance.simulate import upper_layer as ul
 
 
@@ -97,26 +100,26 @@ class RawScu:
         """
         if self._socket is None:
             self.connect()
-        proposed = {2 * n + 1: ul.Context(abstract, tuple(ts)) for n, (abstract, ts) in enumerate(contexts)}
-        self.send(ul.associate_rq(self.calling, self.called, proposed, self._max_pdu))
+        proposed = [ProposedContext(2 * n + 1, abstract, tuple(ts)) for n, (abstract, ts) in enumerate(contexts)]
+        self.send(pdus.encode_associate_request(self.called, self.calling, proposed, self._max_pdu, SIMULATOR))
         kind, payload = self.receive()
-        if kind != ul.Pdu.ASSOCIATE_AC:
+        if kind != pdus.ASSOCIATE_AC:
             self.close()
-            words = {ul.Pdu.ASSOCIATE_RJ: f"A-ASSOCIATE-RJ {payload[1:4].hex(' ')}", ul.Pdu.ABORT: "A-ABORT"}
-            raise AssociationRefused(words.get(ul.Pdu(kind), "closed") if kind in range(1, 8) else "closed")
-        accepted, theirs = ul.parse_accepted(payload)
-        self.send_pdu = min(filter(None, (self._max_pdu, theirs)), default=0)
-        return accepted
+            words = {pdus.ASSOCIATE_RJ: f"A-ASSOCIATE-RJ {payload[1:4].hex(' ')}", pdus.ABORT: "A-ABORT"}
+            raise AssociationRefused(words.get(kind, "closed"))
+        answer = pdus.decode_associate_accept(payload)
+        self.send_pdu = min(filter(None, (self._max_pdu, answer.max_pdu_bytes)), default=0)
+        return {context.context_id: context.transfer_syntax for context in answer.contexts if context.accepted}
 
     def release(self) -> None:
         """End the association in order: A-RELEASE-RQ, wait for the answer, close."""
-        self.send(ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4)))
+        self.send(pdus.RELEASE_REQUEST)
         self.receive()
         self.close()
 
     def abort(self) -> None:
         """End the association with A-ABORT and close."""
-        self.send(ul.pdu(ul.Pdu.ABORT, bytes(4)))
+        self.send(pdus.encode_abort(0, 0))
         self.close()
 
     # -- messages ------------------------------------------------------------------------------------------------
@@ -162,12 +165,12 @@ class RawScu:
         self._message_id = self._message_id % 0xFFFF + 1
         request = ul.command(
             {
-                ul.CLASS_UID: sop_class,
-                ul.FIELD: ul.C_STORE_RQ,
-                ul.MESSAGE_ID: self._message_id,
-                ul.PRIORITY: priority,
-                ul.DATA_SET_TYPE: 0,
-                ul.INSTANCE_UID: sop_instance,
+                commands.SOP_CLASS_UID: sop_class,
+                commands.COMMAND_FIELD: commands.C_STORE_RQ,
+                commands.MESSAGE_ID: self._message_id,
+                commands.PRIORITY: priority,
+                commands.DATA_SET_TYPE: 0,
+                commands.SOP_INSTANCE_UID: sop_instance,
             }
         )
         for head, part in ul.fragments(context_id, request, is_command=True, max_pdu=self.send_pdu):
@@ -183,10 +186,10 @@ class RawScu:
         self._message_id = self._message_id % 0xFFFF + 1
         request = ul.command(
             {
-                ul.CLASS_UID: ul.VERIFICATION,
-                ul.FIELD: ul.C_ECHO_RQ,
-                ul.MESSAGE_ID: self._message_id,
-                ul.DATA_SET_TYPE: ul.NO_DATA_SET,
+                commands.SOP_CLASS_UID: pdus.VERIFICATION,
+                commands.COMMAND_FIELD: commands.C_ECHO_RQ,
+                commands.MESSAGE_ID: self._message_id,
+                commands.DATA_SET_TYPE: commands.NO_DATA_SET,
             }
         )
         for head, part in ul.fragments(context_id, request, is_command=True, max_pdu=self.send_pdu):
@@ -203,12 +206,13 @@ class RawScu:
         response = b""
         while True:
             kind, payload = self.receive()
-            if kind != ul.Pdu.DATA:
-                raise ConnectionError(f"no answer to the request: {ul.Pdu(kind).name if kind else 'closed'}")
-            for _, is_command, is_last, part in ul.pdvs(payload):
+            if kind != pdus.DATA_TF:
+                words = {0: "closed", pdus.ABORT: "A-ABORT"}
+                raise ConnectionError(f"no answer to the request: {words.get(kind, f'PDU of type {kind}')}")
+            for _, is_command, is_last, part in pdus.iter_pdvs(memoryview(payload), strict=False):
                 response += bytes(part) if is_command else b""
                 if is_command and is_last:
-                    return int(ul.parse_command(response)[ul.STATUS])
+                    return int(ul.parse_command(response)[commands.STATUS])
 
     def has_closed(self, within_s: float) -> bool:
         """Whether the peer closes or aborts the connection within so many seconds; what it says first is dropped."""
@@ -217,7 +221,7 @@ class RawScu:
             while (left := until - time.monotonic()) > 0:
                 self._connected.settimeout(left)
                 kind, _ = self.receive()
-                if kind in {0, ul.Pdu.ABORT}:
+                if kind in {0, pdus.ABORT}:
                     return True
         except TimeoutError:
             return False

@@ -120,6 +120,7 @@ class OpenAssociation:
         """Wrap pynetdicom's association."""
         self._assoc = assoc
         self._message_id = 0
+        _give_answers_back(assoc)
 
     def send(self, item: Item, *, high: bool = False) -> Sent:
         """One C-STORE; ``high`` sets DIMSE priority HIGH. A file goes as it is, by chunks.
@@ -145,6 +146,23 @@ class OpenAssociation:
     def stands(self) -> bool:
         """Whether the peer still has the association."""
         return bool(self._assoc.is_established)
+
+
+def _give_answers_back(assoc: Any) -> None:
+    """Let no answer fall between pynetdicom's two threads.
+
+    ``send_c_store`` stops the library's own loop before it waits for the answer, but one that has just passed its
+    checkpoint runs on: an answer that comes within that moment is taken for a request, dropped, and missed for 30 s.
+    """
+    serve = assoc._serve_request  # noqa: SLF001 - there is no public way; a test fails when the library changes
+
+    def serve_requests_only(message: Any, context_id: int) -> None:
+        if message.is_valid_response:
+            assoc.dimse.msg_queue.put((context_id, message))
+        else:
+            serve(message, context_id)
+
+    assoc._serve_request = serve_requests_only  # noqa: SLF001
 
 
 def interleave(*series: Sequence[Item]) -> list[Item]:

@@ -85,11 +85,13 @@ def _frames(ds: Dataset) -> np.ndarray:
 
 def _htj2k(ds: Dataset, syntax: UID) -> None:
     try:
-        import imagecodecs
+        from imagecodecs import htj2k_encode  # older ones, those of Python 3.10, have none
     except ImportError as error:
-        raise EncoderMissing("HTJ2K needs the test extra: pip install 'scanside[test]'") from error
+        raise EncoderMissing(
+            "HTJ2K needs the test extra on Python 3.11 or later: pip install 'scanside[test]'"
+        ) from error
     options = {"reversible": True} if syntax == HTJ2KLossless else {"level": 0.001}
-    frames = [imagecodecs.htj2k_encode(np.ascontiguousarray(frame), **options) for frame in _frames(ds)]
+    frames = [htj2k_encode(np.ascontiguousarray(frame), **options) for frame in _frames(ds)]
     ds.PixelData = encapsulate([bytes(frame) for frame in frames])
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True

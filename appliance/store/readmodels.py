@@ -17,6 +17,7 @@ from appliance.records import (
     AnalysisState,
     DeliveryKind,
     DeliveryState,
+    Detail,
     Identity,
     Issue,
     Measurement,
@@ -71,10 +72,12 @@ class AnalysisView:
     intended_use: str
     outcome: Outcome | None
     reason: Reason | None
+    #: ``details`` in English.
     detail: str
+    details: tuple[Detail, ...]
     findings: tuple[FindingView, ...]
-    caveats: tuple[str, ...]
-    warnings: tuple[str, ...]
+    caveats: tuple[Detail, ...]
+    warnings: tuple[Detail, ...]
     late: bool
     superseded_by: int | None
     predecessor: int | None
@@ -272,7 +275,9 @@ class BoxState:
 
 
 def to_json(value: Any) -> Any:
-    """Read models, records and their fields as what ``json.dumps`` takes; times as ISO 8601 UTC."""
+    """Read models, records and their fields as what ``json.dumps`` takes; times as ISO 8601 UTC, details in English."""
+    if isinstance(value, Detail):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Enum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -153,19 +152,24 @@ class Revisions:
             last_mono=series.last_mono,
         )
 
-    def gaps_s(self, source: str, limit: int = 500) -> list[float]:
-        """The latest gaps between successive images of one series from a source, of this boot, in seconds."""
+    def gaps_s(self, source: str, *, longest_s: float, limit: int = 500) -> list[float]:
+        """The latest gaps between successive images of each series from a source, in seconds.
+
+        Other series may come in between: a scanner that interleaves three of them leaves long gaps in each.
+
+        Args:
+            source: The source's name.
+            longest_s: A longer gap is no pause: the rest was sent anew, or the box was off.
+            limit: How many images to look back.
+        """
         rows = self._db.all(
-            "SELECT v.received_mono, i.series_id FROM version v JOIN instance i ON i.id = v.instance_id"
-            " WHERE v.source = ? ORDER BY v.id DESC LIMIT ?",
-            (source, limit),
+            "SELECT gap FROM (SELECT v.received_mono - lag(v.received_mono) OVER"
+            " (PARTITION BY i.series_id ORDER BY v.id) AS gap FROM (SELECT id, instance_id, received_mono"
+            " FROM version WHERE source = ? ORDER BY id DESC LIMIT ?) v JOIN instance i ON i.id = v.instance_id)"
+            " WHERE gap BETWEEN 0 AND ?",
+            (source, limit, longest_s),
         )
-        gaps = []
-        for later, earlier in itertools.pairwise(rows):
-            gap = later["received_mono"] - earlier["received_mono"]
-            if later["series_id"] == earlier["series_id"] and gap >= 0:
-                gaps.append(gap)
-        return gaps
+        return [row["gap"] for row in rows]
 
     def make_ready(self, evidence: SeriesEvidence, rule: str, facts: dict[str, Any]) -> int | None:
         """Take a series as whole: a new revision of exactly the images that the evidence names.

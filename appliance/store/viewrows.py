@@ -40,6 +40,7 @@ def analysis_view(row: sqlite3.Row, result: AnalysisResult | None, numbers: dict
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
         reason=Reason(row["reason"]) if row["reason"] else None,
         detail=result.detail if result else "",
+        details=result.details if result else (),
         findings=tuple(
             FindingView(
                 package=row["package"],

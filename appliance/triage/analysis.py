@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import NotAnalysable
-from appliance.records import Measurement, Region
+from appliance.records import Detail, Measurement, Region
 from appliance.triage.frames import ProtocolError
 from appliance.triage.protocol import Finish, Message, Progress, Result, Scored, SeriesInput, Step
 from appliance.triage.shelf import OpenPackage, Shelf
@@ -140,7 +140,7 @@ class Analysis:
             findings=tuple(_scored(output, finding.id) for finding in self._opened.package.manifest.findings),
             numbers=output.numbers,
             caveats=answer.caveats,
-            warnings=output.warnings,
+            warnings=tuple(Detail(warning.text, warning.values) for warning in output.warnings),
             package_digest=self._opened.package.digest,
             engine_digest=session.digest,
             backend=session.backend,
@@ -169,7 +169,7 @@ class Analysis:
 
 def _scored(output: ModelOutput, finding: str) -> Scored:
     if finding not in output.scores:
-        raise ContentError("unreliable_output", f"the package gave no score for its finding {finding!r}")
+        raise ContentError("unreliable_output", "the package gave no score for its finding {finding}", finding=finding)
     regions = []
     for region in output.regions:
         if region.finding == finding:

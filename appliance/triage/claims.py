@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from appliance.records import Header
+from appliance.records import Detail, Header
 from engines.manifest import Envelope, Input
 
 #: Values of ImageType (PS3.3 C.8.2.1.1.1, C.7.6.1.1.2) that make a series something else than the acquired images.
@@ -24,6 +24,12 @@ _DOSE_REPORTS = frozenset({"1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4
 _AGE = re.compile(r"(\d{3})([DWMY])\Z")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _NO_CONTRAST = frozenset({"", "NO", "NONE"})
+_PLANE_NOT_COVERED = {
+    "axial": Detail("axial slices are not covered"),
+    "coronal": Detail("coronal slices are not covered"),
+    "sagittal": Detail("sagittal slices are not covered"),
+    "oblique": Detail("oblique slices are not covered"),
+}
 #: In-plane axes closer than this to a patient axis make a series axial, coronal or sagittal.
 _OBLIQUE_DEG = 30.0
 
@@ -50,39 +56,55 @@ def unclaimed(wanted: Input, header: Header) -> str | None:
     return None
 
 
-def envelope_faults(envelope: Envelope, header: Header, images: int) -> list[str]:
+def envelope_faults(envelope: Envelope, header: Header, images: int) -> list[Detail]:
     """What the header says against a series that a package claims; empty when it lies in the declared envelope.
 
     A value that the header does not give speaks against nothing; the worker looks again where pixels can tell.
     """
     faults = []
-    if envelope.manufacturers and header.manufacturer:
-        known = any(name.lower() in header.manufacturer.lower() for name in envelope.manufacturers)
-        faults += [] if known else ["this make of scanner is not covered"]
-    if envelope.view_positions and header.view_position:
-        faults += [] if header.view_position.upper() in envelope.view_positions else ["this view is not covered"]
+    makes = [name.lower() for name in envelope.manufacturers]
+    if makes and header.manufacturer and not any(make in header.manufacturer.lower() for make in makes):
+        faults.append(Detail("this make of scanner is not covered"))
+    view = header.view_position.upper()
+    if envelope.view_positions and view and view not in envelope.view_positions:
+        faults.append(Detail("this view is not covered"))
     age = age_years(header.patient_age)
     if envelope.age_years is not None and age is not None and not envelope.age_years.holds(age):
-        faults.append("the patient's age is not covered")
+        faults.append(Detail("the patient's age is not covered"))
     is_stack = header.modality == "CT"
     slices = header.number_of_frames or images
     if is_stack and envelope.slices is not None and not envelope.slices.holds(slices):
-        faults.append(f"{slices} slices are not covered")
+        faults.append(count_not_covered(slices))
     thickness = header.slice_thickness_mm
     if envelope.slice_thickness_mm is not None and thickness and not envelope.slice_thickness_mm.holds(thickness):
-        faults.append(f"slices of {thickness:g} mm are not covered")
+        faults.append(thickness_not_covered(thickness))
     orientation = plane(header.image_orientation_patient)
     if envelope.orientation is not None and orientation is not None and orientation != envelope.orientation:
-        faults.append(f"{orientation} slices are not covered")
+        faults.append(plane_not_covered(orientation))
     if any(re.search(pattern, header.convolution_kernel, re.IGNORECASE) for pattern in envelope.refuse_kernels):
-        faults.append("this convolution kernel is not covered")
+        faults.append(Detail("this convolution kernel is not covered"))
     if not envelope.allow_contrast and has_contrast(header):
-        faults.append("a contrast agent was given")
+        faults.append(Detail("a contrast agent was given"))
     if not envelope.allow_lossy and header.lossy_image_compression == "01":
-        faults.append("the images were compressed with loss")
+        faults.append(Detail("the images were compressed with loss"))
     if not envelope.allow_derived and header.image_type[:1] == ("DERIVED",):
-        faults.append("the images are derived")
+        faults.append(Detail("the images are derived"))
     return faults
+
+
+def count_not_covered(slices: int) -> Detail:
+    """A series of so many slices lies outside the envelope."""
+    return Detail("{count} slices are not covered", {"count": slices})
+
+
+def thickness_not_covered(thickness_mm: float) -> Detail:
+    """Slices of that thickness lie outside the envelope."""
+    return Detail("slices of {thickness} mm are not covered", {"thickness": thickness_mm})
+
+
+def plane_not_covered(orientation: str) -> Detail:
+    """Axial, coronal, sagittal or oblique slices lie outside the envelope."""
+    return _PLANE_NOT_COVERED[orientation]
 
 
 def has_contrast(header: Header) -> bool:

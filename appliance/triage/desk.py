@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import math
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import cv2
 
 from appliance.dicom.pixels import same_pixels
 from appliance.errors import NotAnalysable
-from appliance.records import Reason
+from appliance.records import Detail, Reason
 from appliance.triage.analysis import Analysis, Tools
 from appliance.triage.frames import ProtocolError
 from appliance.triage.protocol import (
@@ -134,29 +136,43 @@ class Desk:
     def _finish(self, message: Finish) -> Result | Failed:
         hops_ms: dict[str, float] = {}
         opened = self._tools.shelf.package(message.package)
+        details: Iterable[Detail]
         if opened is None:
-            reason, detail = Reason.AI_UNAVAILABLE, f"package {message.package} is not loaded"
+            reason, details = Reason.AI_UNAVAILABLE, [Detail("the AI package is not loaded")]
         else:
             try:
                 return Analysis(self._tools, message, opened, hops_ms).run()
             except NotAnalysable as error:
-                reason, detail = error.reason, str(error)
+                reason, details = error.reason, error.details
             except ContentError as error:
-                reason, detail = Reason(error.reason), str(error)
+                reason, details = Reason(error.reason), [Detail(error.message.text, error.message.values)]
             except (EngineError, ProtocolError) as error:
-                reason, detail = Reason.FAILED, str(error)
+                reason, details = Reason.FAILED, [Detail("fault in the AI engine: {fault}", {"fault": str(error)})]
             except OSError as error:
-                reason, detail = Reason.FAILED, f"a file of the spool cannot be read: {error.strerror}"
+                fault = error.strerror or type(error).__name__
+                reason, details = Reason.FAILED, [Detail("a stored image cannot be read: {fault}", {"fault": fault})]
             except MemoryError:
                 self._tools.shelf.drop_all()
-                reason, detail = Reason.FAILED, "the analysis needs more memory than the worker may take"
+                reason, details = Reason.FAILED, [Detail("the analysis needs more memory than it may take")]
             except Exception as error:  # one study's bug must not take the worker from the next
                 log.exception("analysis %d of %s", message.analysis_id, message.study)
-                reason, detail = Reason.FAILED, f"{type(error).__name__} in the worker; its log has more"
+                reason, details = (
+                    Reason.FAILED,
+                    [Detail("fault in the analysis ({fault}); the log has more", {"fault": type(error).__name__})],
+                )
         return Failed(
             analysis_id=message.analysis_id,
             reason=reason,
-            detail=detail[:_DETAIL],
+            details=tuple(map(_sendable, details)),
             package_digest=opened.package.digest if opened is not None else "",
             hops_ms=hops_ms,
         )
+
+
+def _sendable(detail: Detail) -> Detail:
+    """With values that the protocol takes: short, and numbers that JSON has."""
+    values: dict[str, str | int | float] = {}
+    for name, value in detail.values.items():
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        values[name] = value[:_DETAIL] if isinstance(value, str) else value if is_finite else str(value)
+    return Detail(detail.text, values)

@@ -13,17 +13,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from appliance.records import Measurement, Reason, Region, Role
+from appliance.records import Detail, Measurement, Reason, Region, Role, in_english
 from appliance.triage.frames import ProtocolError, frame
 
 #: Raised when a message changes its meaning; a worker of another version is refused at ``hello``.
 PROTOCOL = 1
 
+_MAX_TEXT = 4000
+
+
+def _short(detail: Detail) -> Detail:
+    if len(str(detail)) > _MAX_TEXT:
+        msg = f"a sentence has at most {_MAX_TEXT} characters"
+        raise ValueError(msg)
+    return detail
+
+
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Text = Annotated[str, StringConstraints(max_length=4000)]
+Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT)]
+Told = Annotated[Detail, AfterValidator(_short)]
 Picture = Annotated[str, StringConstraints(pattern=r"^pictures/[0-9a-f]{2}/[0-9a-f]{32}\.png$")]
 SeriesKind = Literal["ct", "xray"]
 #: What the worker is about to do; ``infer`` is assemble, run and head in one. ``idle``: nothing is in hand.
@@ -190,8 +201,8 @@ class Result(Message):
     analysis_id: int
     findings: tuple[Scored, ...]
     numbers: dict[str, float] = {}
-    caveats: tuple[Text, ...] = ()
-    warnings: tuple[Text, ...] = ()
+    caveats: tuple[Told, ...] = ()
+    warnings: tuple[Told, ...] = ()
     package_digest: str
     engine_digest: str
     backend: str
@@ -202,15 +213,20 @@ class Result(Message):
 
 
 class Failed(Message):
-    """An analysis ended without scores. ``reason`` is the outcome's reason; ``detail`` is shown beside it."""
+    """An analysis ended without scores. ``reason`` is the outcome's reason; ``details`` are shown beside it."""
 
     type: Literal["failed"] = "failed"
     analysis_id: int
     reason: Reason
-    detail: Text
+    details: tuple[Told, ...]
     package_digest: str = ""
     numbers: dict[str, float] = {}
     hops_ms: dict[str, float] = {}
+
+    @property
+    def detail(self) -> str:
+        """The details in English."""
+        return in_english(self.details)
 
 
 class Compared(Message):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from appliance.records import AnalysisResult, Header, Outcome, Reason, Role
+from appliance.records import AnalysisResult, Detail, Header, Outcome, Reason, Role
 from appliance.store.analyses import LeftOut, Plan
 from appliance.store.revisions import Owed, Revision
 from appliance.triage.claims import envelope_faults, has_contrast, plane, unclaimed
@@ -53,7 +53,7 @@ def plan_study(
     for candidate in candidates:
         manifest = candidate.manifest
         inputs: dict[str, int] = {}
-        faults: list[str] = []
+        faults: list[Detail] = []
         late = False
         deadline_s = xray_deadline_s
         for stage in manifest.stages:
@@ -105,11 +105,11 @@ def plan_study(
     return tuple(plans), left_out
 
 
-def _out_of_envelope(faults: list[str]) -> AnalysisResult | None:
+def _out_of_envelope(faults: list[Detail]) -> AnalysisResult | None:
     if not faults:
         return None
     return AnalysisResult(
-        outcome=Outcome.NOT_ANALYSED, reason=Reason.OUT_OF_ENVELOPE, detail="; ".join(dict.fromkeys(faults))
+        outcome=Outcome.NOT_ANALYSED, reason=Reason.OUT_OF_ENVELOPE, details=tuple(dict.fromkeys(faults))
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from appliance.dicom.geometry import Geometry, SlicePlace
 from appliance.errors import NotAnalysable
-from appliance.records import Reason
+from appliance.records import Detail, Reason
+from appliance.triage.claims import count_not_covered, plane_not_covered, thickness_not_covered
 from engines.manifest import Envelope
 
 _NAMED_AT_MOST = 6
@@ -26,11 +27,9 @@ def refuse_duplicates(geometry: Geometry, numbers: Sequence[str]) -> None:
     """
     if not geometry.duplicates:
         return
-    named = [" and ".join(numbers[index] for index in group) for group in geometry.duplicates[:_NAMED_AT_MOST]]
-    more = ", ..." if len(geometry.duplicates) > _NAMED_AT_MOST else ""
+    named = ["/".join(numbers[index] for index in group) for group in geometry.duplicates]
     raise NotAnalysable(
-        Reason.OUT_OF_ENVELOPE,
-        f"{len(geometry.duplicates)} positions hold more than one slice (images {', '.join(named)}{more})",
+        Reason.OUT_OF_ENVELOPE, "several slices lie at the same position (images {images})", images=_listed(named)
     )
 
 
@@ -43,15 +42,28 @@ def refuse_gaps(geometry: Geometry) -> None:
     if not geometry.gaps:
         return
     total = len(geometry.order) + geometry.missing
-    named = [
-        str(gap.first_number) if gap.count == 1 else f"{gap.first_number} to {gap.last_number}"
-        for gap in geometry.gaps[:_NAMED_AT_MOST]
-    ]
-    more = ", ..." if len(geometry.gaps) > _NAMED_AT_MOST else ""
-    slices = "1 slice is" if geometry.missing == 1 else f"{geometry.missing} slices are"
-    raise NotAnalysable(
-        Reason.INCOMPLETE, f"{slices} missing: {', '.join(named)}{more} of {total}, counted along the series"
+    named = _listed(
+        [str(gap.first_number) if gap.count == 1 else f"{gap.first_number}-{gap.last_number}" for gap in geometry.gaps]
     )
+    if geometry.missing == 1:
+        raise NotAnalysable(
+            Reason.INCOMPLETE,
+            "1 slice is missing: {slices} of {total}, counted along the series",
+            slices=named,
+            total=total,
+        )
+    raise NotAnalysable(
+        Reason.INCOMPLETE,
+        "{count} slices are missing: {slices} of {total}, counted along the series",
+        count=geometry.missing,
+        slices=named,
+        total=total,
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few, without words."""
+    return ", ".join([*names[:_NAMED_AT_MOST], *(["..."] if len(names) > _NAMED_AT_MOST else [])])
 
 
 def refuse_outside(
@@ -68,29 +80,36 @@ def refuse_outside(
     Raises:
         NotAnalysable: OUT_OF_ENVELOPE, naming everything that does not fit.
     """
-    faults = []
+    faults: list[Detail] = []
     count = len(places)
     if envelope.slices is not None and not envelope.slices.holds(count):
-        faults.append(f"{count} slices are not covered")
+        faults.append(count_not_covered(count))
     told = [place.thickness_mm for place in places if place.thickness_mm]
     thickness = float(np.median(told)) if told else geometry.spacing_mm
     if envelope.slice_thickness_mm is not None and thickness and not envelope.slice_thickness_mm.holds(thickness):
-        faults.append(f"slices of {thickness:g} mm are not covered")
+        faults.append(thickness_not_covered(thickness))
     if envelope.pixel_spacing_mm is not None and pixel_mm and not all(map(envelope.pixel_spacing_mm.holds, pixel_mm)):
-        faults.append(f"pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm are not covered")
+        faults.append(
+            Detail("pixels of {rows} x {columns} mm are not covered", {"rows": pixel_mm[0], "columns": pixel_mm[1]})
+        )
     widest = float(np.max(np.diff(geometry.positions_mm), initial=0.0))
     if envelope.max_gap_mm is not None and widest > envelope.max_gap_mm + 1e-3:
-        faults.append(f"slices {widest:.1f} mm apart are not covered, at most {envelope.max_gap_mm:g} mm")
+        faults.append(
+            Detail(
+                "slices {gap} mm apart are not covered, at most {most} mm",
+                {"gap": round(widest, 1), "most": envelope.max_gap_mm},
+            )
+        )
     if envelope.max_tilt_deg is not None and geometry.tilt_deg > envelope.max_tilt_deg:
-        faults.append(f"a gantry tilt of {geometry.tilt_deg:.0f} degrees is not covered")
+        faults.append(Detail("a gantry tilt of {tilt} degrees is not covered", {"tilt": round(geometry.tilt_deg)}))
     if envelope.orientation is not None:
         axis = ("sagittal", "coronal", "axial").index(envelope.orientation)
         oblique = float(np.degrees(np.arccos(min(1.0, abs(geometry.normal[axis])))))
         if geometry.plane not in {envelope.orientation, "oblique"}:
-            faults.append(f"{geometry.plane} slices are not covered")
+            faults.append(plane_not_covered(geometry.plane))
         elif envelope.max_oblique_deg is not None and oblique > envelope.max_oblique_deg:
-            faults.append(f"slices {oblique:.0f} degrees off the {envelope.orientation} plane are not covered")
+            faults.append(Detail("slices {angle} degrees off their plane are not covered", {"angle": round(oblique)}))
         elif geometry.plane == "oblique" and envelope.max_oblique_deg is None:
-            faults.append("oblique slices are not covered")
+            faults.append(plane_not_covered("oblique"))
     if faults:
-        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "; ".join(faults))
+        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, faults)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.dicom.classes import SLICE_CLASSES
-from appliance.records import AnalysisResult, Outcome, Reason, Severity
+from appliance.records import AnalysisResult, Detail, Outcome, Reason, Severity
 from appliance.store import Store
 from appliance.store.analyses import Queued
 from appliance.store.database import iso
@@ -142,7 +142,7 @@ class RoutingStage:
                 result = AnalysisResult(
                     outcome=Outcome.NOT_ANALYSED,
                     reason=Reason.AI_UNAVAILABLE if without_ai else Reason.TIMED_OUT,
-                    detail=f"not analysed within {one.deadline_s:g} s",
+                    details=(Detail("not analysed within {limit} s", {"limit": one.deadline_s}),),
                     hops_ms={"waited": (now - one.ready_mono) * 1000},
                 )
                 bench.finish(one.id, one.package, result)
@@ -188,14 +188,14 @@ class RunStage:
         bench = self._bench
         running = bench.packages.get(one.package)
         if running is None:
-            self._end(one, Reason.WITHDRAWN, f"{one.package} no longer runs on this box")
+            self._end(one, Reason.WITHDRAWN, Detail("{package} no longer runs on this box", {"package": one.package}))
             return
         caveats, refusal = self._requirements(one, running)
         if refusal:
-            self._end(one, Reason.QUALITY, refusal)
+            self._end(one, Reason.QUALITY, *refusal)
             return
         if one.attempt >= _ATTEMPTS or one.worker_deaths >= _DEATHS:
-            self._end(one, Reason.FAILED, "the analysis was cut short repeatedly")
+            self._end(one, Reason.FAILED, Detail("the analysis was cut short repeatedly"))
             return
         if not bench.store.analyses.start(one.id):
             return
@@ -207,14 +207,14 @@ class RunStage:
             answer = bench.link.finish(
                 one.id, one.package, self._inputs(one), limit_s=limit_s, study=f"study {one.study_id}"
             )
-        except WorkerTimedOut as error:
-            self._end(one, Reason.TIMED_OUT, error.how)
+        except WorkerTimedOut:
+            self._end(one, Reason.TIMED_OUT, Detail("not analysed within {limit} s", {"limit": round(limit_s, 1)}))
             return
         except WorkerLost as error:
             is_cause = error.analysis_id == one.id
             deaths = bench.store.analyses.return_to_queue(one.id, error.how, worker_died=is_cause)
             if is_cause and deaths >= _DEATHS:
-                self._end(one, Reason.FAILED, "the worker ended on this study repeatedly")
+                self._end(one, Reason.FAILED, Detail("the worker ended on this study repeatedly"))
             return
         ended = bench.clock.monotonic()
         hops = {"worker": (ended - started) * 1000}
@@ -225,7 +225,7 @@ class RunStage:
             result = AnalysisResult(
                 outcome=Outcome.NOT_ANALYSED,
                 reason=answer.reason,
-                detail=answer.detail,
+                details=answer.details,
                 package_digest=answer.package_digest,
                 hops_ms={**answer.hops_ms, **hops},
                 numbers=answer.numbers,
@@ -236,25 +236,29 @@ class RunStage:
         for revision_id in one.inputs.values():
             bench.link.drop(str(bench.store.revisions.get(revision_id).series_id))
 
-    def _end(self, one: Queued, reason: Reason, detail: str) -> None:
-        result = AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=reason, detail=detail)
+    def _end(self, one: Queued, reason: Reason, *details: Detail) -> None:
+        result = AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=reason, details=details)
         self._bench.finish(one.id, one.package, result)
 
-    def _requirements(self, one: Queued, running: Running) -> tuple[tuple[str, ...], str]:
+    def _requirements(self, one: Queued, running: Running) -> tuple[tuple[Detail, ...], tuple[Detail, ...]]:
         """Caveats that follow from required packages, and why the analysis must not run at all."""
         results = self._bench.store.analyses.of_study(one.study_id)
-        caveats = []
+        caveats: list[Detail] = []
         for requirement in running.package.manifest.requires:
             result = results.get(requirement.package)
             passed = result is not None and result.outcome is Outcome.NOTHING_FLAGGED and not result.warnings
             if passed:
                 continue
-            found = "; ".join(result.warnings) if result is not None and result.warnings else "has no result"
-            text = f"{requirement.package}: {found}"
+            warned = result.warnings if result is not None else ()
+            name = {"package": requirement.package}
+            if warned:
+                found = (Detail("{package}, which this analysis requires, warns", name), *warned)
+            else:
+                found = (Detail("{package}, which this analysis requires, gave no result", name),)
             if requirement.on_fail == "not_analysed":
-                return (), text
-            caveats.append(text)
-        return tuple(caveats), ""
+                return (), found
+            caveats += found
+        return tuple(caveats), ()
 
     def _inputs(self, one: Queued) -> dict[str, SeriesInput]:
         store = self._bench.store

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
-from appliance.records import AnalysisResult, FindingResult, Measurement, Outcome, Reason, Region
+from appliance.records import AnalysisResult, Detail, FindingResult, Measurement, Outcome, Reason, Region
 from engines.manifest import Manifest
 
 
@@ -33,9 +33,9 @@ class Answer(Protocol):
     @property
     def numbers(self) -> dict[str, float]: ...  # noqa: D102
     @property
-    def caveats(self) -> tuple[str, ...]: ...  # noqa: D102
+    def caveats(self) -> tuple[Detail, ...]: ...  # noqa: D102
     @property
-    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    def warnings(self) -> tuple[Detail, ...]: ...  # noqa: D102
     @property
     def package_digest(self) -> str: ...  # noqa: D102
     @property
@@ -56,7 +56,7 @@ def decide(
     operating_points: Mapping[str, str],
     *,
     hops_ms: Mapping[str, float],
-    caveats: tuple[str, ...] = (),
+    caveats: tuple[Detail, ...] = (),
 ) -> AnalysisResult:
     """The outcome of one analysis.
 
@@ -75,7 +75,7 @@ def decide(
             return AnalysisResult(
                 outcome=Outcome.NOT_ANALYSED,
                 reason=Reason.UNRELIABLE_OUTPUT,
-                detail=f"no usable score for {finding.id}",
+                details=(Detail("the package gave no usable score for {finding}", {"finding": finding.id}),),
                 package_digest=answer.package_digest,
                 engine_digest=answer.engine_digest,
                 backend=answer.backend,

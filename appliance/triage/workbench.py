@@ -17,7 +17,7 @@ from appliance.dicom.geometry import SlicePlace, sort_slices
 from appliance.dicom.headers import read_header
 from appliance.dicom.pixels import hu_slices, picture, xray_image
 from appliance.errors import NotAnalysable, RejectedInstance
-from appliance.records import Header, Reason
+from appliance.records import Detail, Header, Reason
 from appliance.triage import pictures
 from appliance.triage.claims import envelope_faults, unclaimed
 from appliance.triage.protocol import SeriesKind
@@ -27,6 +27,17 @@ from engines.pipeline import Pipeline
 from engines.types import Image, ModelOutput, Prepared, Stack
 
 MAX_PICTURES = 3
+#: What is said of images that ``claims.unclaimed`` does not let pass.
+_LEFT_OUT = {
+    "dose report": Detail("{count} of {total} images left out: dose report"),
+    "localizer": Detail("{count} of {total} images left out: localizer"),
+    "no image": Detail("{count} of {total} images left out: no image"),
+    "other body part": Detail("{count} of {total} images left out: other body part"),
+    "other modality": Detail("{count} of {total} images left out: other modality"),
+    "projection": Detail("{count} of {total} images left out: projection"),
+    "reformat": Detail("{count} of {total} images left out: reformat"),
+    "screen save": Detail("{count} of {total} images left out: screen save"),
+}
 #: Stands between SOP Instance UID and frame number in the id of a picture; no UID can hold it.
 _FRAME = "#"
 
@@ -61,7 +72,7 @@ class Answer:
     """What one stage of a package says of its input."""
 
     output: ModelOutput
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Detail, ...] = ()
     #: Milliseconds of ``assemble``, ``inference``, ``head``.
     hops_ms: dict[str, float] = field(default_factory=dict)
 
@@ -82,7 +93,7 @@ def decode_and_prepare(path: Path, kind: SeriesKind, pipelines: Iterable[Pipelin
     try:
         header = read_header(path)
     except RejectedInstance as error:
-        raise NotAnalysable(Reason.CANNOT_DECODE, str(error)) from error
+        raise NotAnalysable(Reason.CANNOT_DECODE, "the object cannot be read: {fault}", fault=str(error)) from error
     uid = header.sop_instance_uid
     places: tuple[SlicePlace, ...] = ()
     whole: NDArray[np.float32] | None = None
@@ -132,7 +143,7 @@ def finish_ct(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
     refuse_gaps(geometry)
     refuse_outside(envelope, geometry, [place for _, place, _ in ordered], ordered[0][2].spacing_mm)
     if geometry.uneven:
-        caveats.append("the distance between slices changes within the series")
+        caveats.append(Detail("the distance between slices changes within the series"))
     stack = Stack(
         slices=tuple(prepared for _, _, prepared in ordered),
         positions_mm=geometry.positions_mm,
@@ -154,7 +165,7 @@ def finish_xray(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
         SessionError: The backend failed.
     """
     taken, caveats = _images_of_the_series(pieces, pipeline)
-    outside: list[str] = []
+    outside: list[Detail] = []
     answers: list[Answer] = []
     for piece in taken:
         faults = envelope_faults(pipeline.stage.input.envelope, piece.header, 1)
@@ -164,10 +175,10 @@ def finish_xray(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
         finished = pipeline.finish(Stack(slices=_prepared(piece, pipeline)))
         answers.append(Answer(output=_checked(finished.output, {}), hops_ms=finished.hops_ms))
     if not answers:
-        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "; ".join(dict.fromkeys(outside)) or "no image of the series fits")
+        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, tuple(dict.fromkeys(outside)))
     if outside:
-        left = len(taken) - len(answers)
-        caveats.append(f"{left} of {len(taken)} images not scored: {'; '.join(dict.fromkeys(outside))}")
+        left = {"count": len(taken) - len(answers), "total": len(taken)}
+        caveats += [Detail("{count} of {total} images were not analysed", left), *dict.fromkeys(outside)]
     merged = merge(answers)
     return Answer(
         output=_checked(merged.output, {"images": float(len(answers))}),
@@ -244,7 +255,7 @@ def _by_rank(lists: Iterable[Sequence[str]]) -> list[str]:
     return [one[rank] for rank in range(longest) for one in given if rank < len(one)]
 
 
-def _images_of_the_series(pieces: Sequence[Piece], pipeline: Pipeline) -> tuple[list[Piece], list[str]]:
+def _images_of_the_series(pieces: Sequence[Piece], pipeline: Pipeline) -> tuple[list[Piece], list[Detail]]:
     """The images that the package's input claims; scanners put localizers and reformats into the same series."""
     taken: list[Piece] = []
     left_out: dict[str, int] = {}
@@ -254,9 +265,9 @@ def _images_of_the_series(pieces: Sequence[Piece], pipeline: Pipeline) -> tuple[
             taken.append(piece)
         else:
             left_out[why] = left_out.get(why, 0) + 1
-    told = [f"{count} of {len(pieces)} images left out: {why}" for why, count in left_out.items()]
+    told = [replace(_LEFT_OUT[why], values={"count": n, "total": len(pieces)}) for why, n in left_out.items()]
     if not taken:
-        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "; ".join(told) or "the series holds no image")
+        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, told)
     return taken, told
 
 
@@ -269,7 +280,7 @@ def _prepared(piece: Piece, pipeline: Pipeline) -> tuple[Prepared, ...]:
 
 def _number(piece: Piece) -> str:
     number = piece.header.instance_number
-    return "without number" if number is None else str(number)
+    return "?" if number is None else str(number)
 
 
 def _checked(output: ModelOutput, numbers: dict[str, float]) -> ModelOutput:

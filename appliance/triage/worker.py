@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 #: Private memory of the process; the largest bundled package asks for a quarter of it.
 MEMORY_MB = 4096
 _CHUNK = 1 << 16
+#: Memory is given back after so much rest, not between two slices: collecting takes 20 ms, and what is given back must
+#: be fetched again page by page, by the very analysis that an alert waits for.
+_REST_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 500
 
@@ -92,11 +95,12 @@ class Inbox:
                     return queue.popleft()
             return None
 
-    def wait(self) -> None:
-        """Sleep until there is a message."""
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Sleep until there is a message, at most ``timeout_s``. Returns whether there is one."""
         with self._changed:
-            while not (self._packages or self._analyses or self._compares or self._hints):
-                self._changed.wait()
+            return self._changed.wait_for(
+                lambda: bool(self._packages or self._analyses or self._compares or self._hints), timeout_s
+            )
 
 
 class Wire:
@@ -149,8 +153,9 @@ def serve(inbox: Inbox, wire: Wire, desk: Desk) -> None:
         message = inbox.take()
         if message is None:
             wire.say(Progress(step="idle"))
-            desk.give_memory_back()
-            inbox.wait()
+            if not inbox.wait(_REST_S):
+                desk.give_memory_back()
+                inbox.wait()
             continue
         desk.handle(message)
 

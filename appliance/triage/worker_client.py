@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance.clock import Clock
-from appliance.records import Reason
+from appliance.records import Detail, Reason
 from appliance.triage.frames import ProtocolError
 from appliance.triage.protocol import (
     PROTOCOL,
@@ -196,13 +196,15 @@ class WorkerLink:
             WorkerLost: The worker ended before it answered, or none is ready.
         """
         if package in self.refused:
-            return Failed(analysis_id=analysis_id, reason=Reason.AI_UNAVAILABLE, detail=self.refused[package])
+            refused = Detail("the AI package was refused: {why}", {"why": self.refused[package]})
+            return Failed(analysis_id=analysis_id, reason=Reason.AI_UNAVAILABLE, details=(refused,))
         question = Finish(analysis_id=analysis_id, package=package, inputs=dict(inputs), limit_s=limit_s, study=study)
         deadline = self._clock.monotonic() + limit_s + GRACE_S
         try:
             encoded = encode(question)
         except ProtocolError as error:
-            return Failed(analysis_id=analysis_id, reason=Reason.FAILED, detail=str(error))
+            too_long = Detail("fault in the AI engine: {fault}", {"fault": str(error)})
+            return Failed(analysis_id=analysis_id, reason=Reason.FAILED, details=(too_long,))
         with self._changed:
             worker = self._ask(encoded)
             self._answers[analysis_id] = None

@@ -118,9 +118,7 @@ class WebServer:
 class _Server(uvicorn.Server):
     """Tells endless streams to end before it waits for running requests."""
 
-    def __init__(
-        self, on_stop: list[Callable[[], None]], pulse: Callable[[], None], config: uvicorn.Config
-    ) -> None:
+    def __init__(self, on_stop: list[Callable[[], None]], pulse: Callable[[], None], config: uvicorn.Config) -> None:
         super().__init__(config)
         self._on_stop = on_stop
         self._pulse = pulse

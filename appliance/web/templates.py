@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from appliance.records import Detail
 from appliance.web.assets import Assets
 from appliance.web.i18n import LOCALES, Catalogues, language_of
 
@@ -35,14 +36,18 @@ def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogu
         auto_reload=False,
         extensions=["jinja2.ext.i18n"],
     )
-    environment.install_gettext_translations(catalogues.of(locale), newstyle=True)  # type: ignore[attr-defined]
+    translations = catalogues.of(locale)
+    environment.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
     tag, _ = LOCALES[locale]
     language = language_of(locale)
 
     def text(bilingual: Mapping[str, str]) -> str:
         return bilingual.get(language) or bilingual.get("en", "")
 
-    environment.filters |= {"text": text, "clock": clock, "epoch_ms": epoch_ms}
+    def told(detail: Detail) -> str:
+        return detail.told(translations.gettext)
+
+    environment.filters |= {"text": text, "told": told, "clock": clock, "epoch_ms": epoch_ms}
     environment.globals |= {
         "asset": assets.url,
         "build": assets.build,

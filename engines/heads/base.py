@@ -45,7 +45,7 @@ def check_finite(outputs: Tensors) -> None:
         # A sum is finite only if every element is (or it overflows, which is as bad); isfinite alone makes a mask
         # as large as the output.
         if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
-            raise ContentError("unreliable_output", f"output {name!r} holds NaN or infinity")
+            raise ContentError("unreliable_output", "output '{output}' holds NaN or infinity", output=name)
 
 
 def check_range(name: str, array: NDArray[Any], low: float, high: float) -> None:
@@ -57,5 +57,11 @@ def check_range(name: str, array: NDArray[Any], low: float, high: float) -> None
     seen = float(array.min()), float(array.max())
     if seen[0] < low or seen[1] > high:
         raise ContentError(
-            "unreliable_output", f"output {name!r} lies in {seen[0]:g}..{seen[1]:g}, possible is {low:g}..{high:g}"
+            "unreliable_output",
+            "output '{output}' lies in {least}..{most}, possible is {low}..{high}",
+            output=name,
+            least=seen[0],
+            most=seen[1],
+            low=low,
+            high=high,
         )

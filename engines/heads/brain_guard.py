@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from engines.errors import ContentError
+from engines.message import Message
 from engines.preprocess.base import Assembled
 
 _BONE_HU = 250
@@ -14,6 +15,20 @@ _TISSUE_HU = (-20, 110)
 _FLUID_HU = (-5, 18)
 _DIRECTIONS = 72
 _RAY_STEP = 2
+#: What is said of a bound that is broken.
+_NO_HEAD = {
+    "brain_ml": Message("no head with a brain: {seen} ml inside the skull, expected {least} to {most}"),
+    "tissue_share": Message(
+        "no head with a brain: {seen} of the inside is neither fat nor air, expected {least} to {most}"
+    ),
+    "brain_hu": Message("no head with a brain: the median of the inside is {seen} HU, expected {least} to {most}"),
+    "brain_spread_hu": Message(
+        "no head with a brain: the spread of the inside is {seen} HU, expected {least} to {most}"
+    ),
+    "fluid_share": Message("no head with a brain: {seen} of the inside is fluid, expected {least} to {most}"),
+    "flat_share": Message("no head with a brain: {seen} of neighbouring pixels are equal, expected {least} to {most}"),
+    "ring_share": Message("no head with a brain: {seen} of the directions meet bone, expected {least} to {most}"),
+}
 
 
 class BrainGuard(BaseModel):
@@ -64,7 +79,12 @@ class BrainGuard(BaseModel):
         brainy = np.flatnonzero(area >= self.slab_cm2)
         extent = float(thickness[brainy].sum())
         if extent < self.brain_mm:
-            raise _refusal(f"{extent:.0f} mm show the inside of a skull, at least {self.brain_mm:g} are needed")
+            raise ContentError(
+                "out_of_envelope",
+                "{extent} mm show the inside of a skull, at least {least} mm are needed",
+                extent=round(extent),
+                least=self.brain_mm,
+            )
         volume = float((area * thickness)[brainy].sum() / 10)
         values = hu[brainy][inside[brainy]]
         tissue = values[(values > _TISSUE_HU[0]) & (values < _TISSUE_HU[1])]
@@ -83,22 +103,19 @@ class BrainGuard(BaseModel):
             "flat_share": flat,
             "ring_share": ring,
         }
-        for name, (least, most), unit in (
-            ("brain_ml", self.brain_ml, "ml inside the skull"),
-            ("tissue_share", (self.tissue_share, 1.0), "of the inside is neither fat nor air"),
-            ("brain_hu", self.brain_hu, "HU is the median of the inside"),
-            ("brain_spread_hu", self.spread_hu, "HU is the spread of the inside"),
-            ("fluid_share", (self.fluid_share, 1.0), "of the inside is fluid"),
-            ("flat_share", (0.0, self.flat_share), "of neighbouring pixels are equal"),
-            ("ring_share", (self.ring_share, 1.0), "of the directions meet bone"),
+        for name, (least, most) in (
+            ("brain_ml", self.brain_ml),
+            ("tissue_share", (self.tissue_share, 1.0)),
+            ("brain_hu", self.brain_hu),
+            ("brain_spread_hu", self.spread_hu),
+            ("fluid_share", (self.fluid_share, 1.0)),
+            ("flat_share", (0.0, self.flat_share)),
+            ("ring_share", (self.ring_share, 1.0)),
         ):
             if not least <= numbers[name] <= most:
-                raise _refusal(f"no head with a brain: {numbers[name]:.3g} {unit}, expected {least:g} to {most:g}")
+                seen = float(f"{numbers[name]:.3g}")
+                raise ContentError("out_of_envelope", _NO_HEAD[name].text, seen=seen, least=least, most=most)
         return numbers
-
-
-def _refusal(message: str) -> ContentError:
-    return ContentError("out_of_envelope", message)
 
 
 def _equal(hu: NDArray[np.float32], inside: NDArray[np.bool_], axis: int) -> float:

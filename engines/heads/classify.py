@@ -25,9 +25,12 @@ class Classify(Head):
         """See ``Head.decide``. The picture itself is the key picture of every finding."""
         scores = outputs.get(self.output)
         if scores is None or scores.shape != (1, len(self.findings)):
-            shape = None if scores is None else scores.shape
             raise ContentError(
-                "unreliable_output", f"output {self.output!r} has shape {shape}, expected (1, {len(self.findings)})"
+                "unreliable_output",
+                "output '{output}' has shape {shape}, expected (1, {count})",
+                output=self.output,
+                shape=str(None if scores is None else scores.shape),
+                count=len(self.findings),
             )
         check_range(self.output, scores, 0.0, 1.0)
         picture = assembled.stack.slices[0].id

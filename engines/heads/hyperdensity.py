@@ -76,7 +76,9 @@ class Hyperdensity(Head):
         maps: dict[str, NDArray[Any]] = {}
         for name in _MAPS:
             if name not in outputs or outputs[name].shape != assembled.tensors[self.input].shape:
-                raise ContentError("unreliable_output", f"output {name!r} is missing or has not the input's shape")
+                raise ContentError(
+                    "unreliable_output", "output '{output}' is missing or has not the input's shape", output=name
+                )
             maps[name] = outputs[name][:, 0]
         contrast = maps["contrast"]
         check_range("contrast", contrast, -_HU_SPAN, _HU_SPAN)

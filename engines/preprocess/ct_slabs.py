@@ -60,7 +60,7 @@ class CtSlabs(Preprocessor):
         rows, columns = (round(n * mm / self.pixel_mm) for n, mm in zip(shape, image.spacing_mm, strict=True))
         if min(rows, columns) < self.size // 2 or max(rows, columns) > 4 * self.size:
             field = " x ".join(f"{n * mm:.0f}" for n, mm in zip(shape, image.spacing_mm, strict=True))
-            raise ContentError("out_of_envelope", f"a field of view of {field} mm")
+            raise ContentError("out_of_envelope", "a field of view of {size} mm is not covered", size=field)
         # Padding outside the scan circle (-2000, -3024) must not bend the pixels at its border.
         clipped = np.clip(image.array, _AIR_HU, _TOP_HU).astype(np.int16, copy=False)
         small = cv2.resize(clipped, (columns, rows), interpolation=cv2.INTER_AREA)
@@ -117,11 +117,21 @@ class CtSlabs(Preprocessor):
         count = len(stack.slices)
         extent = stack.positions_mm[-1] - stack.positions_mm[0]
         if count < max(self.min_slices, 2):
-            raise ContentError("out_of_envelope", f"{count} slices, at least {max(self.min_slices, 2)} are needed")
+            raise ContentError(
+                "out_of_envelope",
+                "{count} slices, at least {least} are needed",
+                count=count,
+                least=max(self.min_slices, 2),
+            )
         if extent < self.min_extent_mm:
-            raise ContentError("out_of_envelope", f"{extent:.0f} mm of the patient, {self.min_extent_mm:g} are needed")
+            raise ContentError(
+                "out_of_envelope",
+                "the slices cover {extent} mm of the patient, at least {least} mm are needed",
+                extent=round(extent),
+                least=self.min_extent_mm,
+            )
         if len({(made.array.shape, made.spacing_mm) for made in stack.slices}) > 1:
-            raise ContentError("out_of_envelope", "slices of different size or pixel spacing")
+            raise ContentError("out_of_envelope", "the slices differ in size or pixel spacing")
 
     def _below_vertex(self, bone: NDArray[np.bool_], stack: Stack) -> NDArray[np.intp]:
         """Indices of the slices that are taken, in order."""

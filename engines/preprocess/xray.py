@@ -37,7 +37,9 @@ class Xray(Preprocessor):
         import cv2
 
         if image.array.ndim != 2 or min(image.array.shape) < 16:
-            raise ContentError("out_of_envelope", f"a picture of shape {image.array.shape} is no X-ray")
+            raise ContentError(
+                "out_of_envelope", "a picture of shape {shape} is no X-ray", shape=str(image.array.shape)
+            )
         small = cv2.resize(
             image.array.astype(np.float32, copy=False), (self.size, self.size), interpolation=cv2.INTER_AREA
         )
@@ -60,6 +62,6 @@ class Xray(Preprocessor):
             ContentError: ``out_of_envelope`` for more than one picture.
         """
         if len(stack.slices) != 1:
-            raise ContentError("out_of_envelope", f"{len(stack.slices)} pictures, one is taken")
+            raise ContentError("out_of_envelope", "{count} pictures, one is taken", count=len(stack.slices))
         picture = stack.slices[0]
         return Assembled(tensors={self.tensor: picture.array[None, None]}, stack=stack, numbers=dict(picture.numbers))

@@ -170,6 +170,7 @@ def test_second_box_on_one_state_folder_is_refused(box):
     assert "another box runs" in done.stderr
 
 
+@pytest.mark.req("R-STORE-07")
 def test_store_of_another_user_is_refused_with_the_line_that_works(box, drop_user):
     done = subprocess.run(
         [sys.executable, "-m", "appliance.cli", "study", "list", "--config", "/dev/null"],

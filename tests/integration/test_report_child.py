@@ -17,7 +17,7 @@ from scp_kit import ct, encode
 
 from appliance.deliver.build import ReportStage
 from appliance.dicom import codes
-from appliance.intake.dimse import file_meta
+from appliance.dicom.file_meta import file_meta
 from appliance.records import AnalysisResult, FindingResult, Header, Identity, Measurement, Outcome, Region
 from appliance.report.request import ReportCode, ReportFinding, ReportMeasurement, ReportPackage
 from appliance.simulate.orthanc import Orthanc

@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from appliance.clock import FakeClock
 from appliance.config import DicomDestination
 from appliance.deliver.stage import DeliverStage
-from appliance.intake.dimse import file_meta
+from appliance.dicom.file_meta import file_meta
 from appliance.records import Identity
 from appliance.store import Store
 from appliance.store.jsonable import dump

@@ -10,8 +10,8 @@ import pytest
 from appliance.deliver.build import MAX_TRIES, ReportStage
 from appliance.deliver.part10 import data_digest
 from appliance.dicom import codes
+from appliance.dicom.file_meta import file_meta
 from appliance.errors import StoreError
-from appliance.intake.dimse import file_meta
 from appliance.records import AnalysisResult, DeliveryKind, Outcome, Role
 from appliance.report.request import ReportPackage
 from appliance.store.analyses import OwedResult, Plan

@@ -45,10 +45,13 @@ def test_package_says_that_it_is_a_demonstrator(head_package):
     assert (manifest.status, manifest.intended_use, manifest.notify) == ("demonstrator", "detection", "active")
     assert manifest.category == 1
     assert manifest.regulatory == {}
+    title = manifest.findings[0].title
+    assert (title.en.split()[0], title.zh_Hans[:2]) == ("Suspected", "疑似")
     assert "NOT FOR CLINICAL USE" in (head_package.path / "CARD.md").read_text()
 
 
 @pytest.mark.req("R-MODEL-02")
+@pytest.mark.req("R-TRIAGE-13")
 def test_metrics_belong_to_the_shipped_graph_and_card_and_manifest_say_the_same(head_package):
     metrics = json.loads((head_package.path / "metrics.json").read_text())
     assert metrics["onnx_sha256"] == head_package.files["model.onnx"]
@@ -272,7 +275,7 @@ def test_head_whose_brain_is_one_constant_gets_no_score(head_pipeline):
     head = ball_head.head(21, balls=[ball_head.ball(10)])
     flat = head.array.copy()
     flat[(flat > -20) & (flat < 100)] = 32
-    assert "is the spread of the inside" in _refusal(head_pipeline, dataclasses.replace(head, array=flat))
+    assert "the spread of the inside is" in _refusal(head_pipeline, dataclasses.replace(head, array=flat))
 
 
 @pytest.mark.req("R-MODEL-06")

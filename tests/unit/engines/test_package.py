@@ -60,6 +60,7 @@ def test_link_into_the_bundled_folder_gives_no_trust(tmp_path):
         ("threshold: 0.3", "threshold: low", "findings.0.operating_points.1.threshold: Input should be a valid number"),
     ],
 )
+@pytest.mark.req("R-STORE-10")
 def test_a_wrong_key_or_value_is_named_with_its_line(old, new, complaint):
     text = _text()
     assert old in text

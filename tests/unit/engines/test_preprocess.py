@@ -124,8 +124,8 @@ def test_way_back_hits_pixel_centres():
     ("images", "positions", "complaint"),
     [
         ([_slice()], [0.0], "1 slices"),
-        ([_slice("a"), _slice("b", size=200)], [0, 5], "different size"),
-        ([_slice("a"), _slice("b", mm=1.002)], [0, 5], "different size"),
+        ([_slice("a"), _slice("b", size=200)], [0, 5], "differ in size"),
+        ([_slice("a"), _slice("b", mm=1.002)], [0, 5], "differ in size"),
         ([Image(id=n, array=np.zeros((256, 256), np.int16), spacing_mm=(1, 1)) for n in "ab"], [0, 5], "no bone"),
     ],
 )

@@ -17,13 +17,10 @@ from pynetdicom import (
 )
 
 from appliance.dicom.headers import DEFLATED
+from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, ProposedContext, Result
 from appliance.intake.negotiation import (
     ACCEPTED_SYNTAXES,
     EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    VERIFICATION,
-    ProposedContext,
-    Result,
     is_storage,
     negotiate,
 )

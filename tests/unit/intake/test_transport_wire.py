@@ -12,7 +12,7 @@ import tracemalloc
 import pytest
 from scp_kit import associate_rq
 
-from appliance.intake.pdus import ABORT, DATA_TF, ProtocolError, encode_abort
+from appliance.dicom.pdus import ABORT, DATA_TF, ProtocolError, encode_abort
 from appliance.intake.transport import LostError, SilenceError, Wire
 
 CT = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2")

@@ -11,6 +11,7 @@ from appliance.dicom import codes
 from appliance.records import (
     AnalysisResult,
     DeliveryKind,
+    Detail,
     FindingResult,
     Identity,
     Measurement,
@@ -57,13 +58,13 @@ def package(table):
             ReportFinding(
                 id="hyperdensity",
                 code=table["intracranial_hemorrhage"],
-                title="Hyperdense area inside the skull",
+                title="Suspected hyperdense area inside the skull",
                 category=1,
                 site=table["brain"],
                 score_unit="ml",
                 measurements=(ReportMeasurement(name="volume", code=table["volume"]),),
             ),
-            ReportFinding(id="other", code=table["opacity"], title="Opacity", category=3),
+            ReportFinding(id="other", code=table["opacity"], title="Suspected opacity", category=3),
         ),
     )
 
@@ -102,7 +103,7 @@ def make_result(make_finding):
             "precision": "fp32",
         }
         if outcome is Outcome.NOT_ANALYSED:
-            fields |= {"reason": Reason.INCOMPLETE, "detail": "slices 12 to 19 are missing", "findings": ()}
+            fields |= {"reason": Reason.INCOMPLETE, "details": (Detail("slices 12 to 19 are missing"),), "findings": ()}
         return AnalysisResult(**{**fields, **changes})
 
     return make

@@ -12,7 +12,7 @@ import highdicom as hd
 import pytest
 from pydicom import config, dcmread
 
-from appliance.records import Measurement, Outcome, Reason, Region
+from appliance.records import Detail, Measurement, Outcome, Reason, Region
 from appliance.report.request import NotBuildable
 from appliance.report.sr import build_sr
 
@@ -115,7 +115,7 @@ def test_not_analysed_says_why(build, make_request, make_result, reason):
 @pytest.mark.req("R-RESULT-02")
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.FINDING, "111244"), (Outcome.NOTHING_FLAGGED, "111243")])
 def test_a_caveat_is_coded_and_said(build, make_request, make_result, outcome, code):
-    report, _ = build(make_request(make_result(outcome, caveats=("The quality package gave no answer.",))))
+    report, _ = build(make_request(make_result(outcome, caveats=(Detail("The quality package gave no answer."),))))
     assert values(report, "CAD Processing and Findings Summary") == [code]
     assert values(report, "Caveat") == ["The quality package gave no answer."]
 
@@ -206,9 +206,10 @@ def test_a_triage_package_tells_no_place_and_no_key_slice(build, make_request, p
 def test_what_is_not_flagged_beside_a_finding_is_named_and_not_excluded(build, make_request, make_result, make_finding):
     quiet = make_finding(id="other", score=0.1, flagged=False, regions=())
     report, _ = build(make_request(make_result(Outcome.FINDING, make_finding(), quiet)))
-    assert values(report, "Outcome of the analysis") == [
-        "Suspected: Hyperdense area inside the skull. Not flagged: Opacity. What is not flagged is not excluded."
-    ]
+    (said,) = values(report, "Outcome of the analysis")
+    suspected, _, rest = said.partition(". ")
+    assert suspected == "Suspected hyperdense area inside the skull"
+    assert rest == "Not flagged: Suspected opacity. What is not flagged is not excluded."
     assert len(groups(report)) == 2
 
 
@@ -237,8 +238,9 @@ def requests(make_request, make_result, make_finding, with_identity):
     )
     yield "many slices", make_request(make_result(Outcome.FINDING, make_finding(regions=many)), images=60)
     yield "nothing flagged", make_request(make_result(Outcome.NOTHING_FLAGGED))
+    details = (Detail("头部切片缺失"),)
     for reason in (Reason.INCOMPLETE, Reason.WITHDRAWN):
-        yield str(reason), make_request(make_result(Outcome.NOT_ANALYSED, reason=reason, detail="头部切片缺失"))
+        yield str(reason), make_request(make_result(Outcome.NOT_ANALYSED, reason=reason, details=details))
     yield "revision", make_request(predecessors=("2.25.7", "2.25.6"), evaluation=True, late=True)
     yield "chinese", with_identity(finding, patient_name="Wang^XiaoDong=王^小东", referring_physician_name="=李^四")
     yield "korean", with_identity(finding, patient_name="Hong^Gildong=洪^吉洞=홍^길동")

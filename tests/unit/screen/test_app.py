@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from appliance.config import Site
+from appliance.dicom.geometry import SlicePlace, sort_slices
+from appliance.errors import NotAnalysable
+from appliance.records import Detail
 from appliance.screen import screen_app
 from appliance.store.facts import Kind
+from appliance.triage.stack_checks import refuse_gaps
 from appliance.web.server import WebServer
 
 
@@ -75,6 +80,30 @@ def test_a_choice_of_language_is_remembered(client):
     assert "评估模式，不得用于诊疗" in page.text
     assert 'lang="zh-Hans-CN"' in page.text
     assert page.headers["content-language"] == "zh-Hans-CN"
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_what_is_said_of_missing_slices_is_chinese_on_a_chinese_screen(serve, write, scenes):
+    there = [SlicePlace((0, 0, 5.0 * n), (1, 0, 0, 0, 1, 0), 5.0) for n in range(12) if n not in {4, 5, 9}]
+    with pytest.raises(NotAnalysable) as caught:
+        refuse_gaps(sort_slices(there))
+    write(scenes.not_analysed, caught.value.reason, caught.value.details)
+    with serve() as client:
+        said, english = (_detail(client.get(f"/alert?lang={locale}").text) for locale in ("zh_Hans_CN", "en"))
+    assert said == "缺少 3 层图像：第 5-6, 10 层（共 12 层，按位置顺序计数）"
+    assert not re.search("[A-Za-z]", said)
+    assert english == "3 slices are missing: 5-6, 10 of 12, counted along the series"
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_several_details_are_one_line_and_an_unknown_one_stands_in_english(serve, write, scenes):
+    write(scenes.not_analysed, details=(Detail("{count} slices are not covered", {"count": 4}), Detail("100 % new")))
+    with serve() as client:
+        assert _detail(client.get("/alert?lang=zh_Hans_CN").text) == "层数 4 超出适用范围；100 % new"
+
+
+def _detail(page):
+    return re.search('data-testid="detail">([^<]*)<', page)[1]
 
 
 def test_an_unknown_language_is_the_sites(client):
@@ -188,7 +217,7 @@ def test_hostile_text_is_text(serve, write, scenes):
     alert = write(
         scenes.urgent, hostile, study_values={"description": "</main><script>alert(3)</script>", "source": "<b>CT"}
     )
-    write(scenes.not_analysed, detail="<svg onload=alert(4)>", identity=hostile)
+    write(scenes.not_analysed, details=(Detail("<svg onload=alert(4)>"),), identity=hostile)
     write(lambda tx: tx.execute("UPDATE alert SET acknowledged_by = '<i>x' WHERE id = ?", (alert,)))
     with serve() as client:
         page = client.get("/alert").text

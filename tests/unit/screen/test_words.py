@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import string
 import subprocess
 import sys
 
@@ -40,6 +42,46 @@ def test_every_text_is_translated_and_none_is_fuzzy(catalogue, locale):
         assert all(_texts(message)), message.id
         assert not message.fuzzy, message.id
         assert not list(message.check()), message.id
+
+
+def _places(text):
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_every_placeholder_survives_translation(catalogue):
+    for message in catalogue("zh_Hans_CN"):
+        if message.id and not message.pluralizable:
+            assert _places(message.string) == _places(message.id), message.id
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_every_sentence_is_a_literal_text_with_exactly_its_values(repo):
+    """A text that is put together when it is needed would never be in a catalogue."""
+    place_of_text = {"Detail": 0, "Message": 0, "NotAnalysable": 1, "ContentError": 1}
+    wrong, sentences = [], 0
+    for path in (*repo.glob("appliance/**/*.py"), *repo.glob("engines/**/*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tables = {id(value) for node in ast.walk(tree) if isinstance(node, ast.Dict) for value in node.values}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            place = place_of_text.get(node.func.id)
+            if place is None or len(node.args) <= place:
+                continue
+            text, *more = node.args[place:]
+            where = f"{path.relative_to(repo)}:{node.lineno}"
+            if isinstance(text, (ast.JoinedStr, ast.BinOp)):
+                wrong.append(where)
+            # Texts in a table get their values later; values may also be held by a name.
+            if not isinstance(text, ast.Constant) or id(node) in tables or (more and not isinstance(more[0], ast.Dict)):
+                continue
+            sentences += 1
+            given = [key.value for key in more[0].keys] if more else [keyword.arg for keyword in node.keywords]
+            if _places(text.value) != sorted(given):
+                wrong.append(where)
+    assert not wrong
+    assert sentences > 60
 
 
 @pytest.mark.req("R-SCREEN-05")

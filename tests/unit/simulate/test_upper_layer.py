@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
+from appliance.dicom import commands
+from appliance.dicom.pdus import iter_pdvs
 from appliance.simulate import upper_layer as ul
 from appliance.simulate.dicomize import save
 from appliance.simulate.dose import dose_report
@@ -14,10 +15,6 @@ from appliance.simulate.part10 import data_sha256, meta_information, split
 from appliance.simulate.study import Study
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-CONTEXTS = {
-    1: ul.Context(CT, (ul.IMPLICIT_LE, "1.2.840.10008.1.2.1")),
-    3: ul.Context(ul.VERIFICATION, (ul.IMPLICIT_LE,)),
-}
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +22,7 @@ CONTEXTS = {
 def test_fragments_put_together_again_are_the_message(data, room):
     pdus = [bytes(head) + bytes(part) for head, part in ul.fragments(5, data, is_command=False, max_pdu=room)]
     assert all(struct.unpack_from(">I", pdu, 2)[0] == len(pdu) - 6 <= room for pdu in pdus)
-    parts = [pdv for pdu in pdus for pdv in ul.pdvs(pdu[6:])]
+    parts = [pdv for pdu in pdus for pdv in iter_pdvs(memoryview(pdu)[6:])]
     assert b"".join(bytes(part) for *_, part in parts) == data
     assert [is_last for _, _, is_last, _ in parts] == [False] * (len(parts) - 1) + [True]
     assert {(number, is_command) for number, is_command, _, _ in parts} == {(5, False)}
@@ -33,28 +30,9 @@ def test_fragments_put_together_again_are_the_message(data, room):
 
 @given(status=st.integers(0, 0xFFFF), uid=st.from_regex(r"[1-9](\.[0-9]{1,8}){1,6}", fullmatch=True))
 def test_a_command_set_reads_as_it_was_written(status, uid):
-    values = {ul.CLASS_UID: CT, ul.STATUS: status, ul.INSTANCE_UID: uid}
+    values = {commands.SOP_CLASS_UID: CT, commands.STATUS: status, commands.SOP_INSTANCE_UID: uid}
     read = ul.parse_command(ul.command(values))
     assert {key: read[key] for key in values} == values
-
-
-def test_pynetdicom_reads_our_request_as_we_mean_it():
-    rq = A_ASSOCIATE_RQ()
-    rq.decode(ul.associate_rq("SCU", "SCP", CONTEXTS, 65536))
-    assert (rq.calling_ae_title, rq.called_ae_title) == ("SCU", "SCP")
-    assert [(c.context_id, c.abstract_syntax) for c in rq.presentation_context] == [(1, CT), (3, ul.VERIFICATION)]
-    assert list(rq.presentation_context[0].transfer_syntax) == list(CONTEXTS[1].transfer_syntaxes)
-    assert rq.user_information.maximum_length == 65536
-
-
-def test_our_request_and_answer_read_back():
-    request = ul.parse_request(ul.associate_rq("SCU", "SCP", CONTEXTS, 65536)[6:])
-    assert request == ul.Request("SCU", "SCP", CONTEXTS, 65536)
-    answer = ul.associate_ac(request, {1: "1.2.840.10008.1.2.1", 3: None}, 4096)
-    assert ul.parse_accepted(answer[6:]) == ({1: "1.2.840.10008.1.2.1"}, 4096)
-    ac = A_ASSOCIATE_AC()
-    ac.decode(answer)
-    assert [c.result for c in ac.presentation_context] == [0, 4]
 
 
 @pytest.mark.parametrize("preamble", [True, False])

@@ -120,7 +120,7 @@ def test_database_of_a_newer_version_is_refused_with_the_mending_line(tmp_path):
 
 def test_file_that_is_no_database_is_a_store_error(tmp_path):
     (tmp_path / "scanside.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="not a database"):
         Database(tmp_path / "scanside.db", SystemClock())
 
 

@@ -141,3 +141,12 @@ def test_journal_holds_no_patient_text_and_no_uid(store, make_header, receive):
     text = " ".join(str(dict(row)) for row in store.db.all("SELECT * FROM journal"))
     assert "SECRET" not in text.upper()
     assert "1.2.3" not in text
+
+
+@pytest.mark.req("R-INTAKE-08")
+def test_protocol_names_that_a_source_sends_are_kept_and_counted(store, make_header, receive):
+    for n in range(1, 4):
+        header = make_header(n, protocol_name="Head routine", series_instance_uid=f"1.2.3.{n}")
+        store.studies.add_new(receive(header), ())
+    (row,) = store.db.all("SELECT * FROM source_fact")
+    assert (row["source"], row["fact"], row["value"], row["count"]) == ("CT-1", "protocol", "Head routine", 3)

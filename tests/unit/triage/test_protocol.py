@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.records import Measurement, Reason, Region
+from appliance.records import Detail, Measurement, Reason, Region
 from appliance.triage.frames import MAX_MESSAGE_BYTES, Frames, ProtocolError, socket_address
 from appliance.triage.protocol import (
     Add,
@@ -67,7 +67,7 @@ def test_a_finish_of_two_thousand_slices_fits_into_one_message():
 
 def test_a_message_above_one_mebibyte_is_not_sent():
     with pytest.raises(ProtocolError, match="at most 1048576"):
-        encode(Failed.model_construct(analysis_id=1, reason=Reason.FAILED, detail="x" * MAX_MESSAGE_BYTES))
+        encode(Failed.model_construct(analysis_id=1, reason=Reason.FAILED, details=(Detail("x" * MAX_MESSAGE_BYTES),)))
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.data())
@@ -100,7 +100,7 @@ def test_a_length_out_of_bounds_is_refused_before_anything_is_kept(length):
         b'{"type":"hello","protocol":1,"pid":1,"surprise":1}',
         b'{"type":"hello","protocol":NaN,"pid":1}',
         b'{"type":"add","series_key":"1","version_key":"1","path":"/x"}',
-        b'{"type":"failed","analysis_id":1,"reason":"normal","detail":""}',
+        b'{"type":"failed","analysis_id":1,"reason":"normal","details":[]}',
         b'{"type":"compared","request_id":1,"same":true,"detail":"' + b"x" * 5000 + b'"}',
         b"[" * 100_000,
     ],

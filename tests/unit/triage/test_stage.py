@@ -8,7 +8,7 @@ import pytest
 from toy_packages import make_toy_xray_package
 
 from appliance.config import Config
-from appliance.records import AnalysisResult, Outcome, Reason, VersionState
+from appliance.records import AnalysisResult, Detail, Outcome, Reason, VersionState
 from appliance.store.facts import Kind
 from appliance.store.studies import Change
 from appliance.triage.packages import load_packages, owed_results
@@ -180,7 +180,7 @@ def test_analysis_over_its_limit_is_timed_out(store, runner, arrive, bench):
 def test_output_without_a_usable_score_is_neither_finding_nor_nothing(store, runner, arrive, bench):
     study_id = arrive(1)
     bench.link.answers = [
-        lambda n: Failed(analysis_id=n, reason=Reason.UNRELIABLE_OUTPUT, detail="the output is not a number")
+        lambda n: Failed(analysis_id=n, reason=Reason.UNRELIABLE_OUTPUT, details=(Detail("no number"),))
     ]
     runner.step()
     assert ending(store, study_id) == (Outcome.NOT_ANALYSED, Reason.UNRELIABLE_OUTPUT)

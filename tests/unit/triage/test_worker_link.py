@@ -117,7 +117,7 @@ def test_a_worker_that_refuses_its_only_package_is_never_ready_and_the_reason_is
         (["sock.sendall(hello())", "read('load')", "sock.sendall(loaded('other'))"], "was not asked to load"),
         ([*READY, "sock.sendall(msg(type='compared', request_id=5, same=True))"], "nobody asked for"),
         (
-            [*READY, "sock.sendall(msg(type='failed', analysis_id=3, reason='failed', detail=''))"],
+            [*READY, "sock.sendall(msg(type='failed', analysis_id=3, reason='failed', details=[]))"],
             "nobody asked for",
         ),
         (["sock.sendall(hello())", "m = msg(type='progress', step='idle') * 25000", "sock.sendall(m)"], "flood"),
@@ -143,7 +143,8 @@ def test_an_answer_that_comes_piece_by_piece_is_an_answer(make_link, peer):
     link = make_link()
     peer(
         *READY,
-        "m = msg(type='failed', analysis_id=read('finish')['analysis_id'], reason='quality', detail='dark')",
+        "one = read('finish')['analysis_id']",
+        "m = msg(type='failed', analysis_id=one, reason='quality', details=[{'text': 'dark'}])",
         "[(sock.sendall(m[i:i+1]), time.sleep(0.001)) for i in range(len(m))]",
     )
     wait_ready(link)

@@ -173,7 +173,7 @@ def test_missing_slices_end_as_incomplete_with_their_numbers(link, spool, tmp_pa
     answer = finish_ct(link, refs[:4] + refs[6:], "gap")
     assert (answer.reason, answer.detail) == (
         Reason.INCOMPLETE,
-        "2 slices are missing: 5 to 6 of 12, counted along the series",
+        "2 slices are missing: 5-6 of 12, counted along the series",
     )
 
 

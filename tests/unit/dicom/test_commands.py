@@ -1,4 +1,4 @@
-"""Command sets and file meta information, held against pynetdicom's and pydicom's."""
+"""Command sets, held against pynetdicom's and pydicom's."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from io import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom import dcmread
 from pydicom.filereader import read_dataset
-from pydicom.uid import CTImageStorage, JPEG2000Lossless, generate_uid
+from pydicom.uid import CTImageStorage, generate_uid
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from scp_kit import command_set, store_rq
 
-from appliance.intake import dimse
-from appliance.intake.dimse import CommandError, encode_response, file_meta, parse_request
+from appliance.dicom import commands
+from appliance.dicom.commands import (
+    CommandError,
+    decode_command_set,
+    encode_command_set,
+    encode_request,
+    encode_response,
+    parse_request,
+)
 
 
 def pynetdicom_command(message, primitive):
@@ -40,8 +46,8 @@ def test_c_store_request_of_pynetdicom_is_read(priority, high):
 
     request = parse_request(pynetdicom_command(C_STORE_RQ, primitive))
 
-    assert request == dimse.Request(
-        command_field=dimse.C_STORE_RQ,
+    assert request == commands.Request(
+        command_field=commands.C_STORE_RQ,
         message_id=4711,
         sop_class_uid=CTImageStorage,
         sop_instance_uid=uid,
@@ -54,7 +60,7 @@ def test_c_echo_request_of_pynetdicom_is_read():
     primitive = C_ECHO()
     primitive.MessageID = 5
     request = parse_request(pynetdicom_command(C_ECHO_RQ, primitive))
-    assert (request.command_field, request.message_id, request.has_data_set) == (dimse.C_ECHO_RQ, 5, False)
+    assert (request.command_field, request.message_id, request.has_data_set) == (commands.C_ECHO_RQ, 5, False)
 
 
 @pytest.mark.parametrize("status", [0x0000, 0xA700, 0xA900, 0xC000])
@@ -75,7 +81,7 @@ def test_response_is_a_command_set_that_pydicom_reads(status):
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "1.2\r\n3", "<script>", "1" * 65, b"\xff\xfe", ""])
 def test_malformed_uids_are_never_repeated_to_the_peer(uid):
     request = parse_request(store_rq(CTImageStorage, uid))
-    assert not dimse.is_uid(request.sop_instance_uid)
+    assert not commands.is_uid(request.sop_instance_uid)
     assert "AffectedSOPInstanceUID" not in decoded(encode_response(request, 0xC000))
 
 
@@ -122,25 +128,42 @@ def test_any_mutation_of_a_request_is_read_or_refused_and_can_be_answered(data):
     assert encode_response(request, 0)
 
 
-def test_file_meta_information_makes_a_file_that_pydicom_reads(tmp_path):
-    path = tmp_path / "x.dcm"
-    path.write_bytes(
-        file_meta(
-            sop_class_uid=CTImageStorage,
-            sop_instance_uid="1.2.3",
-            transfer_syntax=JPEG2000Lossless,
-            calling_ae="CT",
-            called_ae="SCANSIDE",
-        )
-        + b"\x08\0\x60\0CS\2\0CT"
-    )
+def test_our_requests_are_command_sets_that_pydicom_reads():
+    store = decoded(encode_request(commands.C_STORE_RQ, 7, CTImageStorage, "1.2.3"))
+    assert (store.CommandField, store.MessageID, store.Priority) == (0x0001, 7, 0)
+    assert (store.AffectedSOPClassUID, store.AffectedSOPInstanceUID) == (CTImageStorage, "1.2.3")
+    assert store.CommandDataSetType != 0x0101
+    assert store.CommandGroupLength == len(encode_request(commands.C_STORE_RQ, 7, CTImageStorage, "1.2.3")) - 12
+    echo = decoded(encode_request(commands.C_ECHO_RQ, 8, "1.2.840.10008.1.1"))
+    assert (echo.CommandField, echo.MessageID, echo.CommandDataSetType) == (0x0030, 8, 0x0101)
+    assert "AffectedSOPInstanceUID" not in echo
+    assert "Priority" not in echo
 
-    ds = dcmread(path)
 
-    assert ds.Modality == "CT"
-    meta = ds.file_meta
-    assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (CTImageStorage, "1.2.3")
-    assert meta.TransferSyntaxUID == JPEG2000Lossless
-    assert (meta.SourceApplicationEntityTitle, meta.ReceivingApplicationEntityTitle) == ("CT", "SCANSIDE")
-    assert meta.FileMetaInformationGroupLength == path.stat().st_size - 132 - 12 - 10
-    assert meta.ImplementationClassUID.is_valid
+def test_our_requests_are_read_by_our_own_reader():
+    request = parse_request(encode_request(commands.C_STORE_RQ, 7, CTImageStorage, "1.2.3"))
+    assert request == commands.Request(commands.C_STORE_RQ, 7, CTImageStorage, "1.2.3", True, False)
+    assert not parse_request(encode_request(commands.C_ECHO_RQ, 7, "1.2.840.10008.1.1")).has_data_set
+
+
+def test_a_uid_that_is_no_ascii_harms_nobody():
+    assert decode_command_set(encode_request(commands.C_STORE_RQ, 1, CTImageStorage, "1.2.中文"))[0x1000] == b"1.2.??"
+
+
+def test_what_is_cut_off_is_left_out_only_where_that_is_asked_for():
+    whole = encode_command_set([(0x0100, b"\1\0"), (0x1000, b"1.2.3\0")])
+    for cut in range(len(whole)):
+        left = decode_command_set(whole[:cut], strict=False)
+        assert {element: value for element, value in left.items() if value} == {
+            element: value[: max(0, cut - at)]
+            for element, value, at in ((0x0000, whole[8:12], 8), (0x0100, b"\1\0", 20), (0x1000, b"1.2.3\0", 30))
+            if cut > at
+        }
+        if cut not in {0, 12, 22}:
+            with pytest.raises(CommandError):
+                decode_command_set(whole[:cut])
+
+
+@given(st.binary(max_size=300))
+def test_no_answer_of_a_peer_breaks_the_tolerant_reader(data):
+    decode_command_set(data, strict=False)
