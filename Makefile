@@ -15,7 +15,7 @@ demo: $(VENV)/.run ## scanners, box and PACS on this machine, installed into .ve
 	$(VENV)/bin/scanside demo $(ARGS)
 
 test: venv test-tools ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile $(ARGS)
 
 venv: $(VENV)/.dev ## the environment alone, with what tests and checks need
 
@@ -30,10 +30,10 @@ test-long: venv test-tools ## full size; writes its result and date into docs/te
 
 test-oldest: test-tools ## the tests with the oldest versions allowed (JetPack 6), on Python 3.10 where there is one
 	tools/venv .venv-oldest oldest "$$(tools/find-python 3.10 || command -v $(PYTHON))"
-	.venv-oldest/bin/python -m pytest $(ARGS)
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: venv test-tools ## the figures of the README, with peers in the same run
-	$(PY) tools/bench.py $(ARGS)
+	$(PY) tools/bench --json build/bench.json $(ARGS)
 
 trace: venv ## requirement x test
 	$(PY) tools/trace.py $(ARGS)

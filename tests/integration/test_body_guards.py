@@ -46,7 +46,7 @@ def box(tmp_path_factory):
 def bleed():
     """A head with a bleed of 22 ml: anything that lets it through is seen as a FINDING."""
     bleeds = [Bleed(kind="IPH", volume_ml=22, place="left basal ganglia")]
-    return head_ct(11, bleeds=bleeds, scan=HeadScan(matrix=256, noise_hu=4))
+    return head_ct(11, bleeds=bleeds, scan=HeadScan(matrix=256, slices=22, thickness_mm=7, noise_hu=4))
 
 
 def outcome_of(box, series):

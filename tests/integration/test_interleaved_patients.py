@@ -10,6 +10,7 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from box_kit import box_with_pacs
@@ -88,7 +89,7 @@ class Reader:
 
     def finish(self, analysis_id, package, inputs, *, limit_s, study=""):
         (given,) = inputs.values()
-        told = [json.loads(open(one.path, "rb").read().rpartition(b"\n")[2]) for one in given.instances]  # noqa: SIM115, PTH123
+        told = [json.loads(Path(one.path).read_bytes().rpartition(b"\n")[2]) for one in given.instances]
         self.mixed += len({one["person"] for one in told}) > 1
         score = Scored(
             id="bright-blob", score=0.9 if told[0]["flagged"] else 0.1, key_instances=tuple(one["uid"] for one in told)
@@ -128,7 +129,7 @@ def box(tmp_path):
         while runner.step():
             pass
 
-    yield store, StoreSink(store, config, wake=lambda: None), reader, work
+    yield store, StoreSink(store, config, clock, wake=lambda: None), reader, work
     store.close()
 
 

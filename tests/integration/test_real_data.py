@@ -159,7 +159,8 @@ def test_all_files_together_are_versions_or_conflicts_by_the_rule_and_every_stud
     everything = parcels + wrap(fixtures_real.ct1_under_one_uid(test_data, folder / "minted_ct1"), storescu, folder)
     families = by_uid(everything)
     with Pacs(tmp_path / "pacs") as pacs:
-        config = box_config(tmp_path / "state", pacs.port, mode="inline")
+        short = {"quiet_max_s": 3.0}  # storescu's slow starts are no pauses to learn from
+        config = box_config(tmp_path / "state", pacs.port, mode="inline", completeness=short)
         with Box(config) as box:
             with ThreadPoolExecutor(4) as pool:  # four scanners at once; files of one UID stay in order
                 work = [pool.submit(send_all, families[n::4], storescu, box.daemon.dicom_port) for n in range(4)]

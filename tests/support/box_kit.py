@@ -90,7 +90,9 @@ class Box:
         return [str(fact.kind) for fact in self.store.journal.after(0, limit=100_000)]
 
     def study(self, uid):
-        return next((one for one in self.store.views.studies(limit=10_000) if one.study_instance_uid == uid), None)
+        # By id: a poll that reads every study would keep the daemon, which is in this process, from its work.
+        found = self.store.views.some(self.store.views.find(str(uid)), deliveries=True).values()
+        return max(found, key=lambda one: (one.last_at, one.id), default=None)
 
     def ended(self, uid, timeout_s=DEADLINE_S):
         """The study once it has an outcome and nothing of it is open."""

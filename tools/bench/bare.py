@@ -1,7 +1,7 @@
 """The bare limit: the worker's own functions in one warmed process, on the same file in the page cache (DESIGN §9).
 
-A process of its own with the worker's environment. A request is a line of JSON, ``{"kind": "ct", "paths": [...]}``; so is
-the answer, milliseconds per hop.
+A process of its own with the worker's environment. A request is a line of JSON, ``{"kind": "ct", "paths": [...]}``;
+so is the answer, milliseconds per hop.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, final
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench.rows import ROOT
+
 _WARM_UP = 3
 
 
+@final
 class Bare:
     """The process, seen by who asks it; a context manager."""
 
@@ -29,7 +31,7 @@ class Bare:
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(package)],
             cwd=ROOT,
-            env={**os.environ, **limits, "PYTHONPATH": str(ROOT), "ORT_DISABLE_TELEMETRY": "1"},
+            env={**os.environ, **limits, "ORT_DISABLE_TELEMETRY": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -11,10 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, final
 
 import psutil
 import yaml
+
 from bench.rows import ROOT
 from bench.watch import Watch
 
@@ -32,10 +33,11 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of every peer: without TCP_NODELAY receivers built on DCMTK take some 46 ms an image, which is not their speed."""
+    """Of every peer: without TCP_NODELAY receivers built on DCMTK take some 46 ms an image, which says nothing."""
     return {**os.environ, "TCP_NODELAY": "1", **more}
 
 
+@final
 class Box:
     """``scanside run`` on a folder; a context manager. The toy X-ray package, if any, only the bench can hand in."""
 

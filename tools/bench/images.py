@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.filewriter import dcmwrite
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from appliance.simulate.bleed import Bleed
 from appliance.simulate.chest_xray import chest_xray
@@ -76,9 +77,11 @@ class Template:
         return Sample(study_instance_uid=_changed(self._study_uid, number), images=tuple(images))
 
 
-def xray_template(seed: int = 1, matrix: int = XRAY_MATRIX) -> Template:
+@functools.lru_cache(maxsize=1)
+def xray_template() -> Template:
     """A chest X-ray with the bright blob that the toy package looks for."""
-    phantom = chest_xray(seed, matrix=matrix)
+    matrix = XRAY_MATRIX
+    phantom = chest_xray(1, matrix=matrix)
     pixels = phantom.pixels.copy()
     rows, columns = np.ogrid[:matrix, :matrix]
     pixels[(rows - matrix * 0.4) ** 2 + (columns - matrix * 0.3) ** 2 < (matrix * 0.03) ** 2] = 4095
@@ -86,14 +89,14 @@ def xray_template(seed: int = 1, matrix: int = XRAY_MATRIX) -> Template:
     return Template([xray(dataclasses.replace(phantom, pixels=pixels), study)])
 
 
-def ct_template(slices: int, *, bleed: bool = True, series: int = 1) -> Template:
-    """A head CT of 512 x 512; with ``series`` 2 a second, equal series of the same head."""
+@functools.lru_cache(maxsize=1)
+def ct_template(slices: int) -> Template:
+    """A head CT of 512 x 512 with a bleed that the head package looks for."""
     scan = HeadScan(slices=slices, thickness_mm=SLICE_MM * 300 / slices, noise_hu=4, calcified_plexus=True)
-    bleeds = [Bleed(kind="IPH", volume_ml=22, place="left basal ganglia")] if bleed else []
+    bleeds = [Bleed(kind="IPH", volume_ml=22, place="left basal ganglia")]
     phantom = head_ct(3, bleeds=bleeds, scan=scan)
     study = Study(seed="bench/ct", patient=Patient(name="BENCH^Head", patient_id="BENCH-CT"))
-    datasets = [ds for number in range(series) for ds in ct_series(phantom, study, series_number=number + 2)]
-    return Template(datasets)
+    return Template(ct_series(phantom, study))
 
 
 def small_ct_template(slices: int) -> Template:
@@ -110,19 +113,18 @@ def small_ct_template(slices: int) -> Template:
 
 
 def _encoded(ds: Dataset) -> Image:
-    pixels = ds["PixelData"]
-    out = BytesIO()
-    dcmwrite(out, ds, enforce_file_format=False, implicit_vr=False, little_endian=True)
+    out = DicomBytesIO()
+    out.is_implicit_VR, out.is_little_endian = False, True
+    write_dataset(out, ds)
     data = out.getvalue()
     # Pixel data is the last element: tag, VR, two reserved bytes and length stand before its value.
-    start = len(data) - len(pixels.value) - 12
+    start = len(data) - len(ds.PixelData) - 12
     if data[start : start + 4] != b"\xe0\x7f\x10\x00":
         raise ValueError("pixel data is not the last element")
-    begin = data.index(b"\x08\x00\x05\x00") if data[128:132] == b"DICM" else 0
     return Image(
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
-        head=data[begin:start],
+        head=data[:start],
         pixels=data[start:],
     )
 

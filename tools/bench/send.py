@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.images import Image
-
 from appliance.simulate.rawscu import RawScu
+from bench.images import Image
 
 _EXPLICIT_LE = "1.2.840.10008.1.2.1"
 _CALLED = "SCANSIDE"
@@ -21,6 +20,14 @@ class Sent:
 
     last_byte_mono: float
     response_mono: float
+
+
+#: Called with the number of the image that was sent, from 1.
+Pause = Callable[[int], None]
+
+
+def no_pause(_: int) -> None:
+    """Send as fast as the box takes it."""
 
 
 class Sender:
@@ -54,8 +61,8 @@ def association(port: int, ae_title: str, sop_class_uid: str) -> Iterator[Sender
         scu.release()
 
 
-def send_in_one(port: int, ae_title: str, images: Iterable[Image], pause: Callable[[int], None] = lambda _: None) -> Sent:
-    """All images in one association; ``pause(n)`` is called after the n-th, from 1. What the last one gave."""
+def send_in_one(port: int, ae_title: str, images: Iterable[Image], pause: Pause = no_pause) -> Sent:
+    """All images in one association; the last one's times."""
     held = list(images)
     with association(port, ae_title, held[0].sop_class_uid) as sender:
         for number, image in enumerate(held, 1):
@@ -65,7 +72,7 @@ def send_in_one(port: int, ae_title: str, images: Iterable[Image], pause: Callab
     return sent
 
 
-def send_each(port: int, ae_title: str, images: Iterable[Image], pause: Callable[[int], None] = lambda _: None) -> Sent:
+def send_each(port: int, ae_title: str, images: Iterable[Image], pause: Pause = no_pause) -> Sent:
     """One association per image."""
     for number, image in enumerate(images, 1):
         with association(port, ae_title, image.sop_class_uid) as sender:

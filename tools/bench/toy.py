@@ -11,7 +11,7 @@ from bench.rows import ROOT
 def toy_package(folder: Path) -> Path:
     """Write the package below ``folder``."""
     sys.path.insert(0, str(ROOT / "tests" / "toy"))
-    from toy_packages import make_toy_xray_package
+    from toy_packages import make_toy_xray_package  # type: ignore[import-not-found]
 
     made: Path = make_toy_xray_package(folder / "toy")
     return made

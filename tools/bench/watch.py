@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, final
 
 from appliance.clock import SystemClock
 from appliance.store.database import Database
@@ -31,6 +31,7 @@ class Seen:
     at_mono: float
 
 
+@final
 class Watch:
     """A reader of the journal; a context manager."""
 
@@ -55,12 +56,10 @@ class Watch:
         self._database.close()
 
     def _run(self) -> None:
-        seq, version = 0, -1
+        seq = 0
         while not self._stop.is_set():
-            now_version = self._database.data_version()
-            if now_version != version:
-                version = now_version
-                last = self._journal.last_seq()
+            last = self._journal.last_seq()
+            if last > seq:
                 facts = self._journal.after(seq, limit=10_000, kinds=_KINDS)
                 at = time.monotonic()
                 seq = max([last, *(fact.seq for fact in facts)])

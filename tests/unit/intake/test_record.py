@@ -113,6 +113,11 @@ def test_objects_without_pixels_are_never_a_pixel_conflict(make_header):
     assert change_of(version(), report, same_pixel_bytes=True) is Change.SYNTAX
 
 
+def test_values_that_mean_something_else_are_other_pixels_in_whatever_syntax_they_come(make_header):
+    elsewhere = make_header(transfer_syntax_uid=J2K, meaning_digest="another place")
+    assert change_of(version(), elsewhere, same_pixel_bytes=False) is Change.PIXELS
+
+
 def test_native_syntaxes_with_equal_bytes_need_no_decoding(make_header):
     implicit = make_header(transfer_syntax_uid="1.2.840.10008.1.2")
     assert change_of(version(), implicit, same_pixel_bytes=True) is Change.SYNTAX
