@@ -165,6 +165,7 @@ def receive(store, person, k, associations):
 
 @pytest.mark.fault("T33")
 @pytest.mark.req("R-TRIAGE-15")
+@pytest.mark.timeout(1200)  # full size: 20,000 images on disk for good, 14,000 analyses
 def test_nobody_gets_the_result_of_another_of_the_same_name(box, scale):
     store, sink, reader, work = box
     everybody = people(round(10_000 * scale))
