@@ -17,7 +17,8 @@ from appliance.dicom.headers import pixel_sha256
 from appliance.errors import StoreError
 from appliance.records import DeliveryKind, Header, Received, SourceMode, SourceRef, VersionState
 from appliance.store import Store
-from appliance.store.studies import Change, Original, Version
+from appliance.store.receiving import Original
+from appliance.store.studies import Change, Version
 
 log = logging.getLogger(__name__)
 #: A UID may gain a version in another association between our look and our write; more often than this it cannot.

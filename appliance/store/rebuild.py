@@ -21,8 +21,9 @@ from appliance.store.database import Transaction, set_aside
 from appliance.store.facts import DatabaseRebuilt
 from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.issues import raise_issue
+from appliance.store.receiving import Original
 from appliance.store.revisions import REBUILT
-from appliance.store.studies import Change, Original
+from appliance.store.studies import Change
 
 _JOURNAL = ("at", "mono_ms", "boot", "kind", "study_id", "subject", "actor", "body")
 

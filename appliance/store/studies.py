@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from appliance.errors import ConflictError, NotFoundError
 from appliance.records import (
     SYSTEM,
     Actor,
-    DeliveryKind,
     DeliveryState,
     Identity,
     Received,
@@ -19,11 +17,10 @@ from appliance.records import (
     VersionState,
     Word,
 )
-from appliance.store.database import Database, Transaction
+from appliance.store.database import Database
 from appliance.store.facts import (
     AssociationClosed,
     AssociationOpened,
-    IdentityCorrected,
     InstanceRepeated,
     InstanceStored,
     Refused,
@@ -32,8 +29,17 @@ from appliance.store.facts import (
     VersionStored,
 )
 from appliance.store.issues import clear_issue, raise_issue
-from appliance.store.jsonable import dump, load
-from appliance.store.settle import reissue_alert
+from appliance.store.jsonable import load
+from appliance.store.receiving import (
+    Original,
+    correct_identity,
+    insert_original,
+    insert_version,
+    owe_original,
+    raise_conflict,
+    series_for,
+    study_for,
+)
 
 
 class Change(Word):
@@ -45,14 +51,6 @@ class Change(Word):
     PIXELS = "pixels"
     #: Another transfer syntax: the worker must compare the decoded values.
     COMPARING = "comparing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Original:
-    """One destination that a received image is owed to, and the AE title that it is sent under."""
-
-    destination: str
-    calling_ae: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +151,10 @@ class Studies:
         with self._db.write() as tx:
             if tx.one("SELECT 1 FROM instance WHERE sop_instance_uid = ?", (header.sop_instance_uid,)):
                 return None
-            study_id = _study_for(tx, received)
-            series_id = _series_for(tx, study_id, received)
+            study_id = study_for(tx, received)
+            series_id = series_for(tx, study_id, received)
             instance_id = tx.insert("instance", sop_instance_uid=header.sop_instance_uid, series_id=series_id)
-            version_id = _insert_version(tx, instance_id, 1, VersionState.CURRENT, received)
+            version_id = insert_version(tx, instance_id, 1, VersionState.CURRENT, received)
             tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, instance_id))
             tx.execute(
                 "UPDATE series SET open = 1, changed_at = ?, changed_mono = ?, boot = ? WHERE id = ?",
@@ -167,7 +165,7 @@ class Studies:
                 (tx.at, int(received.stat), study_id),
             )
             for original in originals:
-                _owe_original(tx, study_id, version_id, received, original, DeliveryState.OWED)
+                owe_original(tx, study_id, version_id, received, original, DeliveryState.OWED)
             tx.journal(
                 InstanceStored(
                     association=received.association_id,
@@ -223,7 +221,7 @@ class Studies:
             state = {Change.PIXELS: VersionState.CONFLICT, Change.COMPARING: VersionState.COMPARING}.get(
                 change, VersionState.KEPT
             )
-            version_id = _insert_version(tx, instance_id, len(known) + 1, state, received)
+            version_id = insert_version(tx, instance_id, len(known) + 1, state, received)
             tx.journal(
                 VersionStored(
                     association=received.association_id, version=version_id, n=len(known) + 1, why=str(change)
@@ -231,15 +229,15 @@ class Studies:
                 study_id=study_id,
             )
             if change is Change.PIXELS:
-                _raise_conflict(tx, study_id, version_id, len(known) + 1)
+                raise_conflict(tx, study_id, version_id, len(known) + 1)
             else:
                 held = DeliveryState.HELD if change is Change.COMPARING else DeliveryState.OWED
                 for original in originals:
-                    _owe_original(tx, study_id, version_id, received, original, held)
+                    owe_original(tx, study_id, version_id, received, original, held)
             if change is Change.COMPARING:
                 raise_issue(tx, "VERSION_COMPARING", f"version {version_id}", Severity.WARNING, study_id=study_id)
             if change is Change.IDENTITY:
-                _correct_identity(tx, study_id, version_id, received.header.identity)
+                correct_identity(tx, study_id, version_id, received.header.identity)
             return Stored(study_id=study_id, series_id=row["id"], version_id=version_id)
 
     def to_compare(self) -> list[tuple[Version, Version]]:
@@ -270,11 +268,11 @@ class Studies:
             clear_issue(tx, "VERSION_COMPARING", f"version {version_id}")
             if not same_pixels:
                 tx.execute("DELETE FROM delivery WHERE version_id = ? AND state = 'held'", (version_id,))
-                _raise_conflict(tx, row["study_id"], version_id, row["n"])
+                raise_conflict(tx, row["study_id"], version_id, row["n"])
                 return
             tx.execute("UPDATE delivery SET state = 'owed' WHERE version_id = ? AND state = 'held'", (version_id,))
             if row["identity"] != row["current_identity"]:
-                _correct_identity(tx, row["study_id"], version_id, load(Identity, row["identity"]))
+                correct_identity(tx, row["study_id"], version_id, load(Identity, row["identity"]))
 
     def choose(self, version_id: int, originals_of: Any, actor: Actor = SYSTEM) -> None:
         """A person decides a conflict: this version is analysed and forwarded from now on.
@@ -318,7 +316,7 @@ class Studies:
                 (tx.at, tx.mono, tx.boot, row["series_id"]),
             )
             for original in originals_of(row["source"]):
-                _insert_original(
+                insert_original(
                     tx,
                     row["study_id"],
                     version_id,
@@ -352,165 +350,3 @@ def _version(row: sqlite3.Row) -> Version:
         meaning_digest=row["meaning_digest"],
         identity=load(Identity, row["identity"]),
     )
-
-
-def _study_for(tx: Transaction, received: Received) -> int:
-    """The study row of these images: same Study Instance UID and same patient, else a new one."""
-    header = received.header
-    key = json.dumps(header.identity.patient_key, ensure_ascii=False)
-    rows = tx.all(
-        "SELECT id, patient_key FROM study WHERE study_instance_uid = ?", (header.identity.study_instance_uid,)
-    )
-    for row in rows:
-        if row["patient_key"] == key:
-            return int(row["id"])
-    study_id = tx.insert(
-        "study",
-        study_instance_uid=header.identity.study_instance_uid,
-        source=received.source,
-        patient_key=key,
-        identity=dump(header.identity),
-        description=header.study_description,
-        study_date=header.study_date,
-        study_time=header.study_time,
-        first_at=tx.at,
-        last_at=tx.at,
-    )
-    if rows:
-        # Two patients under one Study Instance UID: kept apart, never merged, and loud.
-        raise_issue(
-            tx,
-            "STUDY_UID_SHARED",
-            f"study {study_id}",
-            Severity.FAULT,
-            {"other_study": rows[0]["id"], "source": received.source},
-            study_id,
-        )
-    return study_id
-
-
-def _series_for(tx: Transaction, study_id: int, received: Received) -> int:
-    header = received.header
-    row = tx.one(
-        "SELECT id FROM series WHERE study_id = ? AND series_instance_uid = ?", (study_id, header.series_instance_uid)
-    )
-    if row is not None:
-        return int(row["id"])
-    if header.protocol_name:
-        tx.execute(
-            "INSERT INTO source_fact VALUES (?, 'protocol', ?, 1, ?) ON CONFLICT (source, fact, value)"
-            " DO UPDATE SET count = count + 1, last_at = excluded.last_at",
-            (received.source, header.protocol_name, tx.at),
-        )
-    return tx.insert(
-        "series",
-        study_id=study_id,
-        series_instance_uid=header.series_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        modality=header.modality,
-        number=header.series_number,
-        description=header.series_description,
-        protocol_name=header.protocol_name,
-        body_part=header.body_part_examined,
-        header=dump(header),
-        changed_at=tx.at,
-        changed_mono=received.received_mono,
-        boot=tx.boot,
-    )
-
-
-def _insert_version(tx: Transaction, instance_id: int, n: int, state: VersionState, received: Received) -> int:
-    header = received.header
-    return tx.insert(
-        "version",
-        instance_id=instance_id,
-        n=n,
-        state=str(state),
-        path=received.path,
-        size=received.size,
-        data_sha256=received.data_sha256,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        meaning_digest=header.meaning_digest,
-        identity=dump(header.identity),
-        association_id=received.association_id,
-        source=received.source,
-        instance_number=header.instance_number,
-        position=json.dumps(header.image_position_patient) if header.image_position_patient else None,
-        orientation=json.dumps(header.image_orientation_patient) if header.image_orientation_patient else None,
-        received_at=tx.at,
-        received_mono=received.received_mono,
-    )
-
-
-def _owe_original(
-    tx: Transaction, study_id: int, version_id: int, received: Received, original: Original, state: DeliveryState
-) -> None:
-    header = received.header
-    _insert_original(
-        tx,
-        study_id,
-        version_id,
-        header.sop_instance_uid,
-        header.sop_class_uid,
-        header.transfer_syntax_uid,
-        received.path,
-        received.data_sha256,
-        original,
-        state,
-    )
-
-
-def _insert_original(
-    tx: Transaction,
-    study_id: int,
-    version_id: int,
-    sop_instance_uid: str,
-    sop_class_uid: str,
-    transfer_syntax_uid: str,
-    path: str,
-    data_sha256: str,
-    original: Original,
-    state: DeliveryState,
-) -> None:
-    tx.insert(
-        "delivery",
-        destination=original.destination,
-        kind=str(DeliveryKind.ORIGINAL),
-        study_id=study_id,
-        version_id=version_id,
-        sop_instance_uid=sop_instance_uid,
-        sop_class_uid=sop_class_uid,
-        transfer_syntax_uid=transfer_syntax_uid,
-        path=path,
-        sha256=data_sha256,
-        calling_ae=original.calling_ae,
-        state=str(state),
-        next_at=tx.at,
-        owed_at=tx.at,
-    )
-
-
-def _raise_conflict(tx: Transaction, study_id: int, version_id: int, n: int) -> None:
-    raise_issue(tx, "VERSION_CONFLICT", f"version {version_id}", Severity.FAULT, {"n": n}, study_id)
-
-
-def _correct_identity(tx: Transaction, study_id: int, version_id: int, identity: Identity) -> None:
-    """The same pixels came under another patient or order: the newest identity holds, for the alert too."""
-    row = tx.one(
-        "SELECT i.id, i.version_id FROM instance i JOIN version v ON v.instance_id = i.id WHERE v.id = ?", (version_id,)
-    )
-    if row is not None:
-        tx.execute("UPDATE version SET state = 'kept' WHERE id = ?", (row["version_id"],))
-        tx.execute("UPDATE version SET state = 'current' WHERE id = ?", (version_id,))
-        tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, row["id"]))
-    text = dump(identity)
-    study = tx.one("SELECT identity, identity_revision FROM study WHERE id = ?", (study_id,))
-    if study is None or study["identity"] == text:
-        return
-    revision = study["identity_revision"] + 1
-    tx.execute(
-        "UPDATE study SET identity = ?, patient_key = ?, study_instance_uid = ?, identity_revision = ? WHERE id = ?",
-        (text, json.dumps(identity.patient_key, ensure_ascii=False), identity.study_instance_uid, revision, study_id),
-    )
-    tx.journal(IdentityCorrected(identity_revision=revision), study_id=study_id)
-    reissue_alert(tx, study_id)

@@ -185,6 +185,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--backend", default="onnxruntime", help="what runs graphs (tests)")
     told = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="worker: %(levelname)s %(message)s")
+    # pydicom logs a traceback for each image that a decoder refuses; the analysis tells it once, in words.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     faulthandler.enable()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     confine(told.memory_mb, die_with_parent=told.die_with_parent)

@@ -100,6 +100,7 @@ def test_no_state_says_normal_or_negative_and_none_shows_a_whole_name(shown, sce
     assert "jane" not in text
 
 
+@pytest.mark.long  # a latency on a shared machine: not for every run
 def test_an_alert_is_painted_within_a_quarter_second_of_its_commit(open_page, write, scenes, wait_until):
     page = open_page()
     rows = page.locator("[data-alert-state=presented]")

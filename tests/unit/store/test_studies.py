@@ -7,7 +7,8 @@ import pytest
 from appliance.errors import ConflictError, NotFoundError
 from appliance.records import DeliveryState, VersionState
 from appliance.store.facts import Kind
-from appliance.store.studies import Change, Original
+from appliance.store.receiving import Original
+from appliance.store.studies import Change
 
 PACS = (Original(destination="PACS", calling_ae="CT1"),)
 
