@@ -25,6 +25,7 @@ Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,63}$")]
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
 Regex = Annotated[str, AfterValidator(_pattern)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.onnx$")]
+DataFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.npz$")]
 BodyPart = Annotated[str, Field(pattern=r"^[A-Z]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Orientation = Literal["axial", "coronal", "sagittal"]
@@ -248,6 +249,24 @@ class Profile(Part):
     max: tuple[int, ...]
 
 
+class Calibration(Part):
+    """Inputs from which INT8 scales are taken: phantoms or synthesised, never patients.
+
+    An ``.npz`` file holds one array per tensor name; the first axis counts the samples, the rest is one run's tensor.
+    """
+
+    file: DataFile
+
+
+class Golden(Part):
+    """How far an engine may be from the reference on the golden cases (``engines.golden``), beyond the head's rule."""
+
+    #: Scores closer than this to an operating point may fall on either side of it.
+    band: float = Field(default=0.01, ge=0)
+    #: Of heads that measure: largest difference by measurement name, in the measurement's unit.
+    tolerance: dict[Slug, Annotated[float, Field(gt=0)]] = {}
+
+
 class Clearance(Part):
     """What one market's authority said."""
 
@@ -277,6 +296,11 @@ class Manifest(Part):
     precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = Field(default=("fp32",), min_length=1)
     #: By tensor name.
     profiles: dict[str, Profile] = {}
+    #: Absent: the package has no INT8 precision.
+    calibration: Calibration | None = None
+    golden: Golden = Golden()
+    #: File of measured figures that operating points and card are taken from.
+    metrics: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.json$")] | None = None
     limits: Limits
     #: By market (US, EU, CN, ...).
     regulatory: dict[str, Clearance] = {}
@@ -287,6 +311,8 @@ class Manifest(Part):
         _unique("input roles", [s.input.role for s in self.stages])
         if self.status == "cleared" and not self.regulatory:
             raise ValueError("status cleared needs at least one market under regulatory")
+        if "int8" in self.precisions and self.calibration is None:
+            raise ValueError("precision int8 needs calibration: its scales are taken from that file")
         return self
 
     @property

@@ -55,6 +55,8 @@ class Bleed:
     place: str = ""
     #: Mean density; ``None``: drawn from ``phantoms.yaml``.
     hu: float | None = None
+    #: Where it begins, in mm, instead of at ``place``: at the nearest voxel that such blood may fill.
+    centre_mm: Place | None = None
 
     def __post_init__(self) -> None:
         """Name the place, or say which there are."""
@@ -141,6 +143,9 @@ def _field(bleed: Bleed, room: Room, index: Index) -> Floats:
     """Millimetres, about, from where the blood begins."""
     x, y, z = room.coordinates(index)
     px, py, pz = PLACES[bleed.kind][bleed.place]
+    if bleed.centre_mm is not None and len(x):
+        near = np.argmin(sum((axis - c) ** 2 for axis, c in zip((x, y, z), bleed.centre_mm, strict=True)))
+        px, py, pz = (float(axis[near]) for axis in (x, y, z))
     depth = room.depth[index]
     if bleed.kind == "IVH":
         # Blood sinks: the patient lies on the back. One-sided bleeds stay on their side at first.
@@ -157,7 +162,9 @@ def _field(bleed: Bleed, room: Room, index: Index) -> Floats:
         wrong_side = np.where(np.sign(x) == np.sign(px), 0, 99)
         middle = 6 * np.clip(1 - np.abs(x) / 16, 0, 1)
         return f32(depth + 9 * far**2 + middle + wrong_side)
-    return f32(np.hypot(np.hypot(x - px, 0.85 * (y - py)), z - pz))
+    # The falx holds a bleed on its side of the head.
+    across = np.where((bleed.centre_mm is not None) & (x * px < 0), 99, 0)
+    return f32(np.hypot(np.hypot(x - px, 0.85 * (y - py)), z - pz) + across)
 
 
 def _ripple(room: Room, index: Index, rng: np.random.Generator) -> Floats:

@@ -45,8 +45,16 @@ class HeadScan:
     calcified_plexus: bool = False
 
 
-def head_ct(seed: int, *, bleeds: Sequence[Bleed] = (), scan: HeadScan | None = None) -> Phantom:
+def head_ct(
+    seed: int, *, bleeds: Sequence[Bleed] = (), scan: HeadScan | None = None, brain_hu: float | None = None
+) -> Phantom:
     """Make head phantom number ``seed``: [D, matrix, matrix] int16 HU.
+
+    Args:
+        seed: Number of the head.
+        bleeds: What is put in, in this order.
+        scan: How it is scanned.
+        brain_hu: Mean of grey and white matter; ``None``: drawn from ``phantoms.yaml``.
 
     Raises:
         ValueError: A bleed does not fit into the room it belongs to, or the matrix is not 128, 256 or 512.
@@ -56,6 +64,8 @@ def head_ct(seed: int, *, bleeds: Sequence[Bleed] = (), scan: HeadScan | None = 
         raise ValueError(f"matrix {scan.matrix}: a head phantom has 128, 256 or 512 rows and columns")
     draw = Draw("head_ct", seed)
     anatomy = HeadAnatomy(draw)
+    if brain_hu is not None:
+        anatomy.sizes = anatomy.sizes.with_brain(brain_hu)
     grid = _Grid.of(scan)
     slices = [anatomy.paint(*grid.points(k)) for k in range(len(grid.kept))]
     hu = np.stack([s.hu for s in slices])

@@ -6,7 +6,7 @@ left, y to the back, z to the vertex. The brain reaches from about z = -50 (fora
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -60,6 +60,11 @@ class Sizes:
             diploe=draw("diploe_hu"),
             ventricle=draw("ventricle_scale"),
         )
+
+    def with_brain(self, mean_hu: float) -> Sizes:
+        """The same head with another mean of grey and white matter; their difference stays."""
+        half = (self.grey - self.white) / 2
+        return replace(self, grey=mean_hu + half, white=mean_hu - half)
 
 
 @dataclass(frozen=True, slots=True)
