@@ -61,6 +61,9 @@ class Tls(Section):
     certificate_path: Path
     key_path: Path
     client_ca_path: Path = Field(description="CA that client certificates must be signed by")
+    ae_in_certificate: bool = Field(
+        default=False, description="The calling AE title must stand in the certificate: common name, DNS or URI name"
+    )
 
 
 class Dicom(Section):
@@ -69,6 +72,7 @@ class Dicom(Section):
     ae_title: AeTitle = "SCANSIDE"
     host: str = "127.0.0.1"
     port: Port = 11112
+    require_called_ae: bool = Field(default=False, description="Refuse who calls another AE title than ours")
     unknown_sources: Literal["refuse", "accept"] = Field(
         default="refuse", description="What to do with an association of no configured source; a refusal is journalled"
     )
@@ -145,6 +149,12 @@ class Disk(Section):
     reserve_fraction: float = Field(default=0.05, ge=0, lt=1)
 
 
+class Retention(Section):
+    """How long what is no longer owed is kept."""
+
+    journal_days: int = Field(default=366, ge=366, description="Whole days, behind every reader, leaving a checkpoint")
+
+
 class Screen(Section):
     """The web server of the screens."""
 
@@ -165,6 +175,7 @@ class Config(Section):
     completeness: Completeness = Completeness()
     triage: Triage = Triage()
     disk: Disk = Disk()
+    retention: Retention = Retention()
     screen: Screen = Screen()
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from appliance.deliver.stage import DeliverStage
 from appliance.dicom.headers import read_header
 from appliance.errors import ConfigError, StoreError
 from appliance.health.checks import ClockJumpCheck, DiskCheck, StagesCheck
+from appliance.health.housekeeping import HousekeepingStage
 from appliance.health.stage import Check, HealthStage
 from appliance.health.systemd import notify
 from appliance.intake.contract import ScpSettings, TlsSettings
@@ -161,6 +162,7 @@ class Daemon:
                 wake_delivery=self._ring_delivery,
             ),
             *self.deliverers,
+            HousekeepingStage(store, config.retention, self.clock),
         ]
         self.runners = {stage.name: Runner(stage, self.clock) for stage in stages}
         web_beat = Beat(_WebLoop(), self.clock)
@@ -213,6 +215,7 @@ class Daemon:
             max_object_bytes=dicom.max_object_bytes,
             pdu_deadline_s=dicom.pdu_deadline_s,
             network_timeout_s=dicom.network_timeout_s,
+            require_called_ae=dicom.require_called_ae,
             tls=TlsSettings(**dicom.tls.model_dump()) if dicom.tls else None,
         )
         sources = tuple(SourceSettings(**source.model_dump()) for source in self.config.sources)

@@ -17,6 +17,7 @@ class Kind(Word):
 
     DATABASE_CREATED = "database_created"
     DATABASE_REBUILT = "database_rebuilt"
+    JOURNAL_PRUNED = "journal_pruned"
     DAEMON_STARTED = "daemon_started"
     DAEMON_STOPPED = "daemon_stopped"
     CLOCK_JUMPED = "clock_jumped"
@@ -75,6 +76,16 @@ class DatabaseRebuilt(Body):  # noqa: D101
     instances: int
     journal_rows_carried: int
     stream: str
+
+
+class JournalPruned(Body):
+    """The checkpoint that stands for one day's rows: up to ``through``, whose hash the next row is chained to."""
+
+    kind = Kind.JOURNAL_PRUNED
+    day: str
+    rows: int
+    through: int
+    hash: str
 
 
 class DaemonStarted(Body):  # noqa: D101

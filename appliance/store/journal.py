@@ -1,16 +1,18 @@
-"""Reading the journal: rows after a cursor, waiting for new ones, checking the chain."""
+"""The journal: rows after a cursor, waiting for new ones, checking the chain, letting the oldest days go."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from appliance.store.database import Database
-from appliance.store.facts import Kind
+from appliance.store.database import Database, from_iso, iso
+from appliance.store.facts import JournalPruned, Kind
 from appliance.store.hashing import GENESIS, row_hash
 
+_BETWEEN_PRUNINGS = timedelta(hours=20)
 _FIELDS = ("at", "mono_ms", "boot", "kind", "study_id", "subject", "actor", "body")
 
 
@@ -74,8 +76,7 @@ class Journal:
         Returns:
             0 when it holds, else the sequence number of the first row that does not fit the one before.
         """
-        previous = GENESIS
-        expected = 1
+        expected, previous = self._begin()
         for row in self._rows():
             digest = row_hash(previous, {name: row[name] for name in _FIELDS})
             if row["seq"] != expected or digest != row["hash"]:
@@ -83,6 +84,53 @@ class Journal:
             previous = digest
             expected += 1
         return 0
+
+    def _begin(self) -> tuple[int, str]:
+        """The first sequence number to expect and the hash before it: a checkpoint's, where rows were pruned."""
+        first = self._db.one("SELECT min(seq) AS seq FROM journal")
+        if first is not None and (first["seq"] or 1) > 1:
+            kind = str(Kind.JOURNAL_PRUNED)
+            for row in self._db.all("SELECT body FROM journal WHERE kind = ? ORDER BY seq DESC", (kind,)):
+                pruned = JournalPruned.model_validate_json(row["body"])
+                if pruned.through == first["seq"] - 1:
+                    return first["seq"], pruned.hash
+        return 1, GENESIS
+
+    def prune(self, before: datetime) -> int:
+        """Delete what is older than ``before`` and behind every reader: whole days, each in one act with a checkpoint.
+
+        At most two days go in one call, and a day must pass between two calls that delete: a clock that was set years
+        ahead cannot take the journal with it before a person has seen the issue.
+
+        Returns:
+            How many rows went.
+        """
+        newest = self._db.one("SELECT max(at) AS at FROM journal WHERE kind = ?", (str(Kind.JOURNAL_PRUNED),))
+        if newest is not None and newest["at"] and self._db.clock.now() - from_iso(newest["at"]) < _BETWEEN_PRUNINGS:
+            return 0
+        return sum(self._prune_day(before) for _ in range(2))
+
+    def _prune_day(self, before: datetime) -> int:
+        with self._db.write() as tx:
+            first = tx.one("SELECT seq, at FROM journal ORDER BY seq LIMIT 1")
+            if first is None:
+                return 0
+            day = from_iso(first["at"]).replace(hour=0, minute=0, second=0, microsecond=0)
+            end = day + timedelta(days=1)
+            later = tx.one(
+                "SELECT seq FROM journal WHERE seq > ? AND at >= ? ORDER BY seq LIMIT 1", (first["seq"], iso(end))
+            )
+            if end > before or later is None:
+                return 0
+            slowest = tx.one("SELECT min(seq) AS seq FROM cursor")
+            through = later["seq"] - 1
+            if slowest is not None and slowest["seq"] is not None and slowest["seq"] < through:
+                return 0
+            last = tx.one("SELECT hash FROM journal WHERE seq = ?", (through,))
+            count = tx.execute("DELETE FROM journal WHERE seq <= ?", (through,)).rowcount
+            if last is not None:
+                tx.journal(JournalPruned(day=f"{day:%Y-%m-%d}", rows=count, through=through, hash=last["hash"]))
+            return count
 
     def _rows(self) -> Iterator[Any]:
         seq = 0

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from appliance.config import Retention
 from appliance.health.checks import ClockJumpCheck, DiskCheck, StagesCheck
+from appliance.health.housekeeping import HousekeepingStage
 from appliance.health.stage import HealthStage
 from appliance.stage import Beat, run_stage
 from appliance.store.facts import Kind
@@ -80,3 +82,20 @@ def test_bug_in_a_stage_is_tried_again_and_becomes_an_issue_when_it_stays(store,
     beat.failures = 0
     check.run()
     assert store.issues.open() == []
+
+
+@pytest.mark.req("R-STORE-14")
+def test_journal_older_than_its_days_goes_an_hour_after_the_start_and_no_sooner(store, clock):
+    store.studies.refused(association_id=None, source="CT-1", status=0, message="no")
+    first = store.journal.after(0)[0].seq
+    clock.jump(400 * 86400)
+    store.studies.refused(association_id=None, source="CT-1", status=1, message="no")
+    stage = HousekeepingStage(store, Retention(), clock)
+
+    stage.step()
+    assert store.journal.after(0)[0].seq == first
+    clock.advance(3601)
+    stage.step()
+
+    assert store.journal.after(0)[0].seq > first
+    assert [fact.body["status"] for fact in store.journal.after(0) if fact.kind is Kind.REFUSED] == [1]

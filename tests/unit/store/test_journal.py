@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from appliance.clock import SystemClock
 from appliance.errors import ConfigError, StoreError
 from appliance.store import Store
-from appliance.store.database import Database
+from appliance.store.database import Database, from_iso
 from appliance.store.facts import BODIES, Kind
 from appliance.store.journal import Journal
 
@@ -89,7 +90,7 @@ def test_reader_is_woken_by_a_commit_of_this_process(tmp_path):
 WRITE_ELSEWHERE = """
 import pathlib, sys
 from appliance.clock import SystemClock
-from appliance.store.database import Database
+from appliance.store.database import Database, from_iso
 from appliance.store.studies import Studies
 db = Database(pathlib.Path(sys.argv[1]), SystemClock())
 Studies(db).refused(association_id=None, source="a", status=1, message="m")
@@ -159,3 +160,52 @@ def test_migration_that_fails_leaves_the_old_schema(tmp_path, monkeypatch):
         with pytest.raises(StoreError):
             Database(path, SystemClock())
     Database(path, SystemClock()).close()
+
+
+def _a_row_a_day(store, clock, days):
+    for _ in range(days):
+        store.studies.refused(association_id=None, source="CT-1", status=0, message="no")
+        clock.jump(86400)
+
+
+@pytest.mark.req("R-STORE-14")
+def test_oldest_days_go_whole_and_the_chain_still_verifies(store, clock):
+    _a_row_a_day(store, clock, 10)
+    first = from_iso(store.journal.after(0)[0].at)
+
+    gone = store.journal.prune(first + timedelta(days=5))
+
+    assert gone > 0
+    assert from_iso(store.journal.after(0)[0].at).date() == (first + timedelta(days=2)).date()
+    checkpoints = [fact for fact in store.journal.after(0) if fact.kind is Kind.JOURNAL_PRUNED]
+    assert [fact.body["day"] for fact in checkpoints] == [f"{first + timedelta(days=n):%Y-%m-%d}" for n in (0, 1)]
+    assert store.journal.verify() == 0
+    with store.db.write() as tx:
+        tx.execute("DELETE FROM journal WHERE seq = (SELECT min(seq) FROM journal)")
+    assert store.journal.verify() != 0, "one row more was taken away than the checkpoint says"
+
+
+@pytest.mark.req("R-STORE-14")
+def test_reader_that_is_behind_keeps_its_rows(store, clock):
+    _a_row_a_day(store, clock, 10)
+    store.journal.move_cursor("fleet", store.journal.after(0)[1].seq)
+    before = store.journal.after(0)[0].seq
+
+    store.journal.prune(clock.now())
+
+    seen = store.journal.after(store.journal.cursor("fleet"))
+    assert seen[0].seq == store.journal.cursor("fleet") + 1
+    assert store.journal.after(0)[0].seq >= before
+
+
+@pytest.mark.req("R-STORE-14")
+def test_clock_set_years_ahead_takes_two_days_and_not_the_journal(store, clock):
+    _a_row_a_day(store, clock, 10)
+    clock.jump(12 * 365 * 86400)
+
+    for _ in range(50):
+        store.journal.prune(clock.now() - timedelta(days=366))
+        clock.advance(3600 / 5)
+
+    assert len([fact for fact in store.journal.after(0) if fact.kind is Kind.REFUSED]) == 8
+    assert store.journal.verify() == 0
