@@ -95,7 +95,7 @@ def sort_slices(slices: Sequence[SlicePlace]) -> Geometry:
     """
     if not slices:
         raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "the series has no slices with a position")
-    normals = np.array([_normal(place.orientation) for place in slices])
+    normals = _normals([place.orientation for place in slices])
     normal = normals[0]
     if np.any(normals @ normal < np.cos(np.radians(TILT_DEGREES))):
         raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "the slices of the series are not parallel")
@@ -129,14 +129,15 @@ def regular(slices: Sequence[SlicePlace]) -> bool:
         return False
 
 
-def _normal(orientation: Orientation) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    row, column = np.array(orientation[:3], dtype=np.float64), np.array(orientation[3:], dtype=np.float64)
-    normal = np.cross(row, column)
-    length = float(np.linalg.norm(normal))
+def _normals(orientations: Sequence[Orientation]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Unit normals, one row per slice."""
+    cosines = np.array(orientations, dtype=np.float64)
+    normals = np.cross(cosines[:, :3], cosines[:, 3:])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     # Direction cosines that are not unit vectors at a right angle place nothing (PS3.3 §C.7.6.2.1.1).
-    if not np.isfinite(length) or abs(length - 1.0) > 0.01:
+    if not np.all(np.abs(lengths - 1.0) <= 0.01):
         raise NotAnalysable(Reason.OUT_OF_ENVELOPE, "Image Orientation (Patient) is not two perpendicular unit vectors")
-    result: np.ndarray[tuple[int], np.dtype[np.float64]] = normal / length
+    result: np.ndarray[tuple[int, int], np.dtype[np.float64]] = normals / lengths
     return result
 
 
