@@ -15,6 +15,12 @@ _TISSUE_HU = (-20, 110)
 _FLUID_HU = (-5, 18)
 _DIRECTIONS = 72
 _RAY_STEP = 2
+#: Fluid is looked for in blocks of 4 x 4 pixels, at least 12 mm from the skull, in at least so many of them.
+_BLOCK = 4
+_DEEP_BLOCKS = 7
+_MIN_BLOCKS = 40
+_THINNER_HU = 12
+_THINNEST_HU = 60
 #: What is said of a bound that is broken.
 _NO_HEAD = {
     "brain_ml": Message("no head with a brain: {seen} ml inside the skull, expected {least} to {most}"),
@@ -45,6 +51,8 @@ class BrainGuard(BaseModel):
         flat_share: Most of its neighbouring pixels, in the plane and from slab to slab, that may be equal: a scanner's
             image has grain, an altered or computed one has not.
         ring_share: Least share of directions in which a skull closes around it.
+        shifted_down_hu: Densities of brain and of fluid; both below: the scanner measures too low.
+        shifted_up_hu: Both above: too high.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +66,8 @@ class BrainGuard(BaseModel):
     fluid_share: float = 0.002
     flat_share: float = 0.6
     ring_share: float = 0.9
+    shifted_down_hu: tuple[float, float] = (28.0, -1.0)
+    shifted_up_hu: tuple[float, float] = (37.0, 13.0)
 
     def check(self, hu: NDArray[np.float32], inside: NDArray[np.bool_], assembled: Assembled) -> dict[str, float]:
         """Measure, and refuse what is no head.
@@ -93,6 +103,7 @@ class BrainGuard(BaseModel):
         fluid = float(((tissue > _FLUID_HU[0]) & (tissue < _FLUID_HU[1])).mean())
         ring = float(np.median([_ring(hu[k], inside[k]) for k in brainy]))
         flat = max(_equal(hu[brainy], inside[brainy], axis) for axis in (0, 2))
+        fluid_hu = _fluid_hu(hu[brainy], inside[brainy], median)
         numbers = {
             "brain_mm": extent,
             "brain_ml": volume,
@@ -115,7 +126,40 @@ class BrainGuard(BaseModel):
             if not least <= numbers[name] <= most:
                 seen = float(f"{numbers[name]:.3g}")
                 raise ContentError("out_of_envelope", _NO_HEAD[name].text, seen=seen, least=least, most=most)
+        if fluid_hu is not None:
+            numbers["fluid_hu"] = fluid_hu
+            self._check_scale(median, fluid_hu)
         return numbers
+
+    def _check_scale(self, brain: float, fluid: float) -> None:
+        """Refuse densities that brain and fluid together say are shifted.
+
+        Either alone varies with age and scanner: an old brain is thin, a narrow ventricle is blurred with brain.
+        """
+        low, high = self.shifted_down_hu, self.shifted_up_hu
+        if (brain < low[0] and fluid < low[1]) or (brain > high[0] and fluid > high[1]):
+            raise ContentError(
+                "quality",
+                "the densities are shifted: brain has {brain} HU and fluid {fluid} HU; the scanner's calibration may be"
+                " off",
+                brain=round(brain),
+                fluid=round(fluid),
+            )
+
+
+def _fluid_hu(hu: NDArray[np.float32], inside: NDArray[np.bool_], brain_hu: float) -> float | None:
+    """Density of what is thinner than brain deep inside, in the ventricles; ``None`` where there is too little."""
+    from scipy import ndimage
+
+    slabs, rows, columns = hu.shape
+    if rows % _BLOCK or columns % _BLOCK:
+        return None
+    blocks = (slabs, rows // _BLOCK, _BLOCK, columns // _BLOCK, _BLOCK)
+    whole = inside.reshape(blocks).all(axis=(2, 4))
+    deep = ndimage.binary_erosion(whole, np.ones((1, _DEEP_BLOCKS, _DEEP_BLOCKS), np.bool_))
+    means = hu.reshape(blocks).mean(axis=(2, 4))[deep]
+    thin = means[(means < brain_hu - _THINNER_HU) & (means > brain_hu - _THINNEST_HU)]
+    return float(np.percentile(thin, 20)) if len(thin) >= _MIN_BLOCKS else None
 
 
 def _equal(hu: NDArray[np.float32], inside: NDArray[np.bool_], axis: int) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from engines.errors import ContentError, SessionError
 from engines.golden import check_golden, golden_cases
-from engines.pipeline import run_in_window
+from engines.tiles import run_in_window
 from engines.types import Image, Stack, Volume
 
 FINDING = "hyperdensity"
@@ -70,7 +70,7 @@ def test_metrics_belong_to_the_shipped_graph_and_card_and_manifest_say_the_same(
     for kind, sensitivity in by_kind.items():
         ratio = metrics["largest_region_over_truth"][kind]
         assert f"| {kind} | {sensitivity:.3f} | {ratio:.2f} |" in card
-    for thickness, row in metrics["measured_over_true_volume"].items():
+    for thickness, row in metrics["volume"]["measured_over_true"].items():
         cells = " | ".join(f"{v['min']:.2f}-{v['max']:.2f}" for _, v in sorted(row.items(), key=_millilitres))
         assert f"| {thickness} | {cells} |" in card
 
@@ -86,13 +86,13 @@ def test_golden_cases_pass(head_pipeline):
 
 @pytest.mark.req("R-MODEL-03")
 def test_golden_cases_fail_when_the_engine_gives_other_numbers(head_pipeline, monkeypatch):
-    real = head_pipeline.session.run
+    real = head_pipeline.sessions[0].run
 
     def weaker(tensors):
         outputs = real(tensors)
         return {**outputs, "candidate": np.zeros_like(outputs["candidate"])}
 
-    monkeypatch.setattr(head_pipeline.session, "run", weaker)
+    monkeypatch.setattr(head_pipeline.sessions[0], "run", weaker)
     with pytest.raises(SessionError, match=r"golden case bleed.npz of head-ct-hyperdensity: hyperdensity scores"):
         check_golden(head_pipeline)
 
@@ -106,13 +106,14 @@ def test_golden_cases_are_small_and_hold_no_patient(head_package):
 def test_window_gives_what_one_run_gives(head_pipeline):
     volume = ball_head.head(1, balls=[ball_head.ball(9)], calcified=True)
     slices = tuple(
-        head_pipeline.prepare(Image(id=n, array=a, spacing_mm=volume.spacing_mm))
+        head_pipeline.prepare("head-ct", Image(id=n, array=a, spacing_mm=volume.spacing_mm))
         for n, a in zip(volume.slice_ids, volume.array, strict=True)
     )
-    tensors = head_pipeline.preprocessor.assemble(Stack(slices=slices, positions_mm=volume.positions_mm)).tensors
-    assert len(tensors["hu"]) > head_pipeline.stage.window.length
-    whole = head_pipeline.session.run(tensors)
-    pieces = run_in_window(head_pipeline.session, tensors, head_pipeline.stage.window)
+    preprocessor = head_pipeline.inputs["head-ct"].preprocessor
+    tensors = preprocessor.assemble(Stack(slices=slices, positions_mm=volume.positions_mm)).tensors
+    assert len(tensors["hu"]) > head_pipeline.package.manifest.stages[0].window.length
+    whole = head_pipeline.sessions[0].run(tensors)
+    pieces = run_in_window(head_pipeline.sessions[0], tensors, head_pipeline.package.manifest.stages[0].window)
     for name, array in whole.items():
         np.testing.assert_array_equal(pieces[name], array)
 
@@ -302,9 +303,12 @@ def test_one_slice_repeated_is_no_head(head_pipeline):
 )
 def test_output_that_cannot_be_believed_gets_no_score(head_pipeline, monkeypatch, spoil):
     head = ball_head.head(23, balls=[ball_head.ball(10)], slices=24)
-    real = head_pipeline.session.run
-    monkeypatch.setattr(head_pipeline.session, "run", lambda tensors: spoil(real(tensors)))
-    monkeypatch.setattr(head_pipeline, "stage", head_pipeline.stage.model_copy(update={"window": None}))
+    real = head_pipeline.sessions[0].run
+    monkeypatch.setattr(head_pipeline.sessions[0], "run", lambda tensors: spoil(real(tensors)))
+    (stage,) = head_pipeline.package.manifest.stages
+    whole = {"stages": (stage.model_copy(update={"window": None}),)}
+    manifest = head_pipeline.package.manifest.model_copy(update=whole)
+    monkeypatch.setattr(head_pipeline, "package", dataclasses.replace(head_pipeline.package, manifest=manifest))
     with pytest.raises(ContentError) as caught:
         head_pipeline.run_volume(head)
     assert caught.value.reason == "unreliable_output"

@@ -142,3 +142,24 @@ def test_a_drawn_head_has_one_bleed_within_the_range_of_its_kind():
 def test_what_cannot_be_made_is_refused_with_what_can(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_bleed_begins_where_it_is_told_and_stays_on_its_side_of_the_falx():
+    centre = (-8.0, -20.0, 55.0)
+    bleed = Bleed(kind="IPH", volume_ml=15, centre_mm=centre)
+    phantom = head_ct(3, bleeds=[bleed], scan=SMALL)
+    (fact,) = phantom.truth["bleeds"]
+    assert fact["volume_ml"] == pytest.approx(15, rel=0.02)
+    assert np.linalg.norm(np.array(fact["centre_mm"]) - centre) < 10
+    columns = np.nonzero(phantom.mask.any(axis=(0, 1)))[0]
+    assert columns.max() <= phantom.mask.shape[2] / 2
+
+
+def test_brain_has_the_mean_density_that_is_asked_for():
+    dark, bright = (head_ct(5, scan=SMALL, brain_hu=hu).pixels.astype(int) for hu in (30, 38))
+    drawn = head_ct(5, scan=SMALL).pixels
+    brain = (drawn > 26) & (drawn < 42)
+    middle = slice(20, 24)
+    assert np.median((bright - dark)[middle][brain[middle]]) == pytest.approx(8, abs=0.5)
+    bone = drawn > 600
+    assert np.median(np.abs(bright - dark)[bone]) == 0
