@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any, cast
 
 from engines.errors import ChildError
@@ -32,31 +33,47 @@ _MAX_ANSWER_BYTES = 16 * _MB
 _CHUNK = 65536
 _STDERR_LINES = 5
 _STDERR_BYTES = 8192
+#: How often cancelling and resident memory are looked at, and how long a cancelled child may tidy up.
+_LOOK_S = 0.2
+_GRACE_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a child may take. Address space counts what libraries map as well: numpy alone maps some 300 MB."""
+    """What a child may take.
+
+    Attributes:
+        memory_mb: Of address space, which the kernel keeps; it counts what libraries map as well: numpy alone maps
+            some 300 MB. Without ``address_space`` of resident memory, looked at several times a second: CUDA reserves
+            far more address space than memory, so a limit on that would break it.
+    """
 
     wall_s: float
     cpu_s: float
     memory_mb: int = 1024
+    address_space: bool = True
     file_mb: int = 256
     open_files: int = 64
 
 
 def run_limited(
-    module: str, request: dict[str, Any], limits: Limits, on_progress: Progress | None = None
+    module: str,
+    request: dict[str, Any],
+    limits: Limits,
+    on_progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Call ``module.handle(request, progress)`` in a child process.
 
     Args:
         module: Importable here and with a function ``handle(request: dict, progress) -> dict``.
         request: JSON; paths, never large arrays.
-        limits: Kept by the kernel, except the wall time, which is kept here; then the child's whole process group
-            is killed.
+        limits: Kept by the kernel, except the wall time and resident memory, which are kept here; then the child's
+            whole process group is killed.
         on_progress: Called in this thread for each progress document.
+        cancelled: Asked several times a second in this thread; once it says yes, the child gets SIGTERM and a moment
+            later SIGKILL.
 
     Returns:
         What ``handle`` returned.
@@ -81,13 +98,18 @@ def run_limited(
         start_new_session=True,
     ) as process:
         try:
-            return _converse(process, module, document, limits, on_progress)
+            return _converse(process, module, document, limits, on_progress, cancelled)
         finally:
             _kill_group(process)
 
 
 def _converse(
-    process: subprocess.Popen[bytes], module: str, document: bytes, limits: Limits, on_progress: Progress | None
+    process: subprocess.Popen[bytes],
+    module: str,
+    document: bytes,
+    limits: Limits,
+    on_progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
 ) -> dict[str, Any]:
     deadline = time.monotonic() + limits.wall_s
     stdin, stdout, stderr = (cast("IO[bytes]", s) for s in (process.stdin, process.stdout, process.stderr))
@@ -104,7 +126,13 @@ def _converse(
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ChildError("timeout", f"{module} gave no answer within {limits.wall_s:g} s{_tail(told)}")
-            for key, _ in selector.select(left):
+            if cancelled is not None and cancelled():
+                _cancel(process)
+                raise ChildError("cancelled", f"{module} was cancelled")
+            if not limits.address_space and (taken_mb := _resident_mb(process.pid)) > limits.memory_mb:
+                raise ChildError("memory", f"{module} took {taken_mb:.0f} MB of {limits.memory_mb} MB{_tail(told)}")
+            look = cancelled is not None or not limits.address_space
+            for key, _ in selector.select(min(left, _LOOK_S) if look else left):
                 if key.fileobj is stdin:
                     pending = _write(stdin, pending)
                     if not pending:
@@ -134,6 +162,22 @@ def _converse(
     if result is not None and status == 0:
         return result
     raise _death(module, status, told)
+
+
+def _cancel(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
+
+
+def _resident_mb(pid: int) -> float:
+    """What a process holds of memory that no file backs; 0 once it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    held = [int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))]
+    return sum(held) / 1024
 
 
 def _remember(told: bytearray, chunk: bytes) -> None:
@@ -167,9 +211,11 @@ def _take(line: bytes, module: str, told: bytearray, on_progress: Progress | Non
 
 
 def _death(module: str, status: int, told: bytearray) -> ChildError:
-    if status in {-signal.SIGXCPU, -signal.SIGKILL}:
-        # The soft CPU limit sends SIGXCPU, the hard one SIGKILL; the kernel's out-of-memory killer sends SIGKILL too.
+    if status == -signal.SIGXCPU:
         return ChildError("timeout", f"{module} was ended by signal {-status} (CPU time){_tail(told)}")
+    if status == -signal.SIGKILL:
+        who = "the kernel for want of memory, or someone"
+        return ChildError("crash", f"{module} was ended by signal {-status} ({who}){_tail(told)}")
     if status < 0:
         return ChildError("crash", f"{module} was ended by signal {-status}{_tail(told)}")
     if b"MemoryError" in told or b"bad_alloc" in told:
@@ -191,9 +237,10 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def _limit(limits: Limits) -> None:
     """In the child: hand the limits to the kernel and die with the parent."""
     cpu = max(1, round(limits.cpu_s))
+    space = limits.memory_mb * _MB
     for what, soft, hard in (
         (resource.RLIMIT_CPU, cpu, cpu + 1),
-        (resource.RLIMIT_AS, limits.memory_mb * _MB, limits.memory_mb * _MB),
+        *([(resource.RLIMIT_AS, space, space)] if limits.address_space else []),
         (resource.RLIMIT_FSIZE, limits.file_mb * _MB, limits.file_mb * _MB),
         (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
         (resource.RLIMIT_CORE, 0, 0),

@@ -6,6 +6,7 @@ input must not be scored, with the coded reason that the screens show.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from engines.message import Message
@@ -13,7 +14,10 @@ from engines.message import Message
 #: The reasons an input may be refused for once its pixels are seen; spelled as the appliance's own reasons.
 ContentReason = Literal["out_of_envelope", "quality", "incomplete", "unreliable_output"]
 #: How a limited child ended without an answer.
-ChildFault = Literal["timeout", "memory", "crash", "garbage", "error"]
+ChildFault = Literal["timeout", "memory", "crash", "garbage", "error", "cancelled"]
+#: Why there is no engine. ``unsupported``: this machine lacks what is needed; ``integrity``: a stored engine is not
+#: what was stored, or the store is not safe to use.
+BuildFault = Literal["parse", "build", "timeout", "memory", "crash", "cancelled", "unsupported", "integrity"]
 
 
 class EngineError(Exception):
@@ -24,12 +28,35 @@ class PackageError(EngineError):
     """A package cannot be used: unknown key, altered or missing file, refused graph. The message names the place."""
 
 
+class SignatureError(PackageError):
+    """Bytes are not signed by a key that is trusted, are no envelope, or a key file holds no usable key."""
+
+
 class BuildError(EngineError):
-    """An engine could not be built or did not pass acceptance."""
+    """An engine could not be built, did not pass acceptance, or a stored one must not be loaded."""
+
+    def __init__(self, message: str, kind: BuildFault = "build", nodes: Sequence[str] = ()) -> None:
+        """Tell why there is no engine.
+
+        Args:
+            message: What happened, where, and how to mend it.
+            kind: The coded reason.
+            nodes: Names of the ONNX nodes at fault, where the builder tells them.
+        """
+        super().__init__(message)
+        self.kind: BuildFault = kind
+        self.nodes = tuple(nodes)
 
 
 class SessionError(EngineError):
-    """A session refused its inputs or failed while it ran; foreign exceptions are wrapped in it."""
+    """A session refused its inputs or failed while it ran; foreign exceptions are wrapped in it.
+
+    Attributes:
+        sticky: The device of this process is lost for good (a CUDA error that every later call repeats): only a new
+            process can use it again, so whoever catches this must end.
+    """
+
+    sticky: bool = False
 
 
 class ChildError(EngineError):
@@ -40,7 +67,7 @@ class ChildError(EngineError):
 
         Args:
             fault: ``timeout`` (wall or CPU time), ``memory``, ``crash`` (signal or exit status), ``garbage`` (its
-                answer was no answer), ``error`` (its function raised).
+                answer was no answer), ``error`` (its function raised), ``cancelled`` (the caller ended it).
             message: What happened, with the child's last stderr lines.
         """
         super().__init__(message)

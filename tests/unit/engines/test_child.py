@@ -66,6 +66,37 @@ def test_child_that_takes_too_much_memory_says_so():
     assert fault_of("hog", Limits(wall_s=60, cpu_s=30, memory_mb=512)).fault == "memory"
 
 
+@pytest.mark.req("R-ENGINE-04")
+def test_resident_memory_is_limited_where_address_space_must_not_be():
+    assert ask("reserve", Limits(wall_s=60, cpu_s=30, memory_mb=64, address_space=False)) == {"reserved": True}
+    error = fault_of("fill", Limits(wall_s=60, cpu_s=30, memory_mb=64, address_space=False))
+    assert error.fault == "memory"
+    assert "of 64 MB" in str(error)
+
+
+def test_a_cancelled_child_may_tidy_up_and_is_ended_if_it_does_not(tmp_path):
+    for deed, tidied in (("tidy", True), ("stubborn", False)):
+        begun, told = [], tmp_path / deed
+        begun_at = time.monotonic()
+        with pytest.raises(ChildError) as caught:
+            run_limited(
+                "child_deeds",
+                {"deed": deed, "path": str(told)},
+                GENEROUS,
+                begun.append,
+                cancelled=lambda seen=begun: bool(seen),
+            )
+        assert caught.value.fault == "cancelled"
+        assert told.exists() == tidied
+        assert time.monotonic() - begun_at < 30
+
+
+def test_a_child_that_someone_kills_is_a_crash():
+    error = fault_of("killed")
+    assert error.fault == "crash"
+    assert "want of memory, or someone" in str(error)
+
+
 def test_crash_is_named_with_the_last_words():
     error = fault_of("crash")
     assert error.fault == "crash"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +50,40 @@ def burn(request, progress):
 
 def hog(request, progress):
     return {"size": len(bytearray(4 << 30))}
+
+
+def reserve(request, progress):
+    """Address space without memory, as CUDA takes it."""
+    held = mmap.mmap(-1, 8 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    time.sleep(0.5)
+    held.close()
+    return {"reserved": True}
+
+
+def fill(request, progress):
+    held = b"x" * (200 << 20)
+    time.sleep(600)
+    return {"held": len(held)}
+
+
+def tidy(request, progress):
+    def end(number, frame):
+        Path(request["path"]).write_text("tidied")
+        raise SystemExit
+
+    signal.signal(signal.SIGTERM, end)
+    progress({"begun": True})
+    time.sleep(600)
+
+
+def stubborn(request, progress):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    progress({"begun": True})
+    time.sleep(600)
+
+
+def killed(request, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def crash(request, progress):
