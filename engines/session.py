@@ -1,7 +1,9 @@
-"""One protocol for whatever runs a graph: ONNX Runtime now, TensorRT and KServe later, a strict fake in tests."""
+"""One protocol for whatever runs a graph: ONNX Runtime, TensorRT, a KServe server, a strict fake in tests."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +15,7 @@ from engines.types import Tensors
 
 if TYPE_CHECKING:
     from engines.package import Package
+    from engines.store import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,14 @@ class Session(Protocol):
         """SHA-256 that tells this engine from every other: graph, backend and its version, settings."""
 
     def warmup(self) -> None:
-        """Run once on zeros of the smallest shape, so that the first study does not pay for it."""
+        """Run on zeros, so that the first study does not pay for what is done once."""
 
     def run(self, tensors: Tensors) -> Tensors:
         """Turn inputs into outputs; the outputs are the caller's own.
 
         Raises:
-            SessionError: An input has the wrong name, dtype or shape, or the backend failed.
+            SessionError: An input has the wrong name, dtype or shape, or the backend failed; with ``sticky`` set the
+                device is lost, and the process must end.
         """
 
     def close(self) -> None:
@@ -114,18 +118,55 @@ def open_session(package: Package, index: int = 0, *, backend: str = "onnxruntim
     Args:
         package: A loaded package.
         index: Which of its stages.
-        backend: ``onnxruntime``, or ``fake`` in tests.
+        backend: ``onnxruntime`` (on the CPU), ``onnxruntime:NAME`` with the name of another execution provider, which
+            must then take the whole graph, or ``fake`` in tests.
         threads: Threads within one operator.
 
     Raises:
         SessionError: The backend is unknown, or it refused the graph.
     """
-    if backend == "onnxruntime":
-        from engines.backends.onnxruntime import open_onnxruntime
+    kind, _, provider = backend.partition(":")
+    if kind == "onnxruntime" and (provider or backend == kind):
+        from engines.backends.onnxruntime import CPU, open_onnxruntime
 
-        return open_onnxruntime(package, index, threads)
+        return open_onnxruntime(package, index, threads, provider or CPU)
     if backend == "fake":
         from engines.backends.fake import open_fake
 
         return open_fake(package, index)
     raise SessionError(f"unknown backend {backend!r}; use onnxruntime")
+
+
+def open_engine(entry: Entry, plans: Sequence[bytes], package: Package, *, threads: int = 1) -> tuple[Session, ...]:
+    """Open a built engine: all stages of its package, in the manifest's order. The calling thread owns them.
+
+    Args:
+        entry: Of the engine store.
+        plans: What ``EngineStore.plans`` gave for it, whose MACs it has checked; nothing else may be handed in.
+        package: Whose engine it is.
+        threads: Threads within one operator, where the CPU computes.
+
+    Raises:
+        SessionError: A plan is refused, or this machine lacks the library, the driver or the GPU; the message says
+            which, and nothing stays open.
+    """
+    stages = package.manifest.stages
+    if len(plans) != len(stages):
+        raise SessionError(f"engine {entry.digest[:12]} has {len(plans)} plans for {len(stages)} stages; build it anew")
+    told: dict[str, str] = {"precision": entry.precision, "digest": entry.digest}
+    with ExitStack() as failed:
+        opened: list[Session] = []
+        for plan, stage in zip(plans, stages, strict=True):
+            name = f"{package.name}/{stage.onnx}"
+            if entry.flavour == "onnxruntime":
+                from engines.backends.onnxruntime import OnnxRuntimeSession
+
+                session: Session = OnnxRuntimeSession(plan, name=name, threads=threads, **told)
+            else:
+                from engines.backends.tensorrt import open_tensorrt
+
+                session = open_tensorrt(plan, flavour=entry.flavour, name=name, **told)
+            failed.callback(session.close)
+            opened.append(session)
+        failed.pop_all()
+    return tuple(opened)

@@ -9,8 +9,9 @@ from engines.backends.fake import FakeSession
 from engines.backends.onnxruntime import OnnxRuntimeSession
 from engines.errors import ContentError, SessionError
 from engines.manifest import Window
-from engines.pipeline import Pipeline, run_in_window
+from engines.pipeline import Pipeline
 from engines.session import TensorSpec, open_session
+from engines.tiles import run_in_window
 from engines.types import Image, Stack
 
 IMAGE = np.zeros((1, 1, 256, 256), np.float32)
@@ -85,7 +86,7 @@ def test_unknown_backend_is_refused(toy):
 
 def test_two_graphs_never_share_a_digest(toy, head_pipeline):
     with open_session(toy()) as session:
-        assert session.digest != head_pipeline.session.digest
+        assert session.digest != head_pipeline.digest
 
 
 def test_memory_arena_stays_off(toy, monkeypatch):
@@ -108,18 +109,18 @@ def test_memory_arena_stays_off(toy, monkeypatch):
 @pytest.mark.parametrize(("mode", "backend"), [("nan", "onnxruntime"), ("nan", "fake"), ("inf", "fake")])
 def test_nan_and_infinity_never_become_a_score(fake, mode, backend):
     with Pipeline(fake(mode), backend=backend) as pipeline:
-        stack = Stack(slices=(pipeline.prepare(PICTURE),))
+        stack = Stack(slices=(pipeline.prepare("chest-xray", PICTURE),))
         with pytest.raises(ContentError, match="NaN or infinity") as caught:
-            pipeline.finish(stack)
+            pipeline.finish({"chest-xray": stack})
     assert caught.value.reason == "unreliable_output"
 
 
 @pytest.mark.req("R-ENGINE-03")
 def test_score_outside_its_range_is_unreliable(toy):
     with Pipeline(toy(), backend="fake") as pipeline:
-        pipeline.session._value = 1.5
+        pipeline.sessions[0]._value = 1.5
         with pytest.raises(ContentError, match=r"1.5\.\.1.5, possible is 0\.\.1") as caught:
-            pipeline.finish(Stack(slices=(pipeline.prepare(PICTURE),)))
+            pipeline.finish({"chest-xray": Stack(slices=(pipeline.prepare("chest-xray", PICTURE),))})
     assert caught.value.reason == "unreliable_output"
 
 
