@@ -33,10 +33,32 @@ def _loopback(text: str) -> str:
     return text
 
 
+def _socket_address(text: str) -> str:
+    """An IP address with its port, as 10.1.2.3:8001 or [fd00::5]:8001."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError as error:
+        msg = "give one IP address and its port, as 10.1.2.3:8001; names are not looked up"
+        raise ValueError(msg) from error
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        msg = f"{port!r} is no port; give one IP address and its port, as 10.1.2.3:8001"
+        raise ValueError(msg)
+    if (address.version == 6) != host.startswith("["):
+        msg = "an IPv6 address stands in brackets, as [fd00::5]:8001"
+        raise ValueError(msg)
+    if address.is_unspecified or address.is_multicast:
+        msg = f"{address} is no machine's address"
+        raise ValueError(msg)
+    return text
+
+
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Network = Annotated[str, AfterValidator(_network)]
+SocketAddress = Annotated[str, AfterValidator(_socket_address)]
 
 
 class Section(BaseModel):
@@ -142,6 +164,53 @@ class Triage(Section):
     spawn_worker: bool = Field(default=True, description="False where systemd runs the worker as its own unit")
 
 
+class Engines(Section):
+    """What runs the packages' graphs. An engine is built here and proven against ONNX Runtime before it serves."""
+
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = Field(
+        default="onnxruntime", description="onnxruntime needs no GPU; tensorrt_rtx is for x86 only"
+    )
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        default="fp32", description="Of packages that offer it; others run in fp32"
+    )
+    build_limit_s: float = Field(default=1800.0, gt=0, le=86400, description="A build that takes longer is ended")
+    build_memory_mb: int = Field(default=8192, ge=512, description="Address space of the child that builds")
+    keep: int = Field(default=2, ge=1, description="Accepted engines kept of each package")
+
+    @property
+    def are_built(self) -> bool:
+        """Whether engines are wanted at all: ONNX Runtime in FP32 runs a package's own graph."""
+        return (self.backend, self.precision) != ("onnxruntime", "fp32")
+
+
+class KServeTls(Section):
+    """TLS to the KServe server; with a certificate of the box where the server asks for one."""
+
+    ca_path: Path = Field(description="CA that the server's certificate must be signed by")
+    certificate_path: Path | None = None
+    key_path: Path | None = None
+    server_name: str = Field(default="", description="Name in the server's certificate, where it is not its address")
+
+    @model_validator(mode="after")
+    def _pair(self) -> KServeTls:
+        if (self.certificate_path is None) != (self.key_path is None):
+            msg = "certificate_path and key_path belong together; give both or neither"
+            raise ValueError(msg)
+        return self
+
+
+class KServe(Section):
+    """A KServe v2 server (Triton) of the site that runs graphs for the box. Tensors alone are sent: pixels, no header.
+
+    Whatever the server does wrong, the box computes by itself and says so.
+    """
+
+    address: SocketAddress = Field(description="IP address and port; the one address that the worker may reach")
+    packages: tuple[Name, ...] = Field(default=(), description="Which packages run there; empty = all")
+    timeout_s: float = Field(default=10.0, gt=0, le=600, description="Of one run, also where the study has more left")
+    tls: KServeTls | None = None
+
+
 class Disk(Section):
     """What stays free. At the reserve the box answers 0xA700 and says so loudly; it never deletes what is owed."""
 
@@ -172,8 +241,13 @@ class Config(Section):
     sources: tuple[Source, ...] = ()
     destinations: tuple[Destination, ...] = ()
     packages: tuple[PackageChoice, ...] = ()
+    trusted_keys: tuple[Path, ...] = Field(
+        default=(), description="Public keys (PEM) of makers; a package that one of them signed may be installed"
+    )
     completeness: Completeness = Completeness()
     triage: Triage = Triage()
+    engines: Engines = Engines()
+    kserve: KServe | None = None
     disk: Disk = Disk()
     retention: Retention = Retention()
     screen: Screen = Screen()
@@ -193,7 +267,18 @@ class Config(Section):
         if inline and not any(DeliveryKind.ORIGINAL in d.send for d in self.destinations):
             msg = f"source {inline[0]!r} is inline, but no destination takes originals; add 'original' to a 'send'"
             raise ValueError(msg)
+        if self.kserve is not None:
+            host = self.kserve.address.rpartition(":")[0].strip("[]")
+            if self.site.mode == "clinical" and self.kserve.tls is None and not ipaddress.ip_address(host).is_loopback:
+                # A head CT shows a face, with or without its header.
+                msg = "kserve: in clinical mode pixels leave the box by TLS only; add kserve.tls"
+                raise ValueError(msg)
         return self
+
+    @property
+    def engines_path(self) -> Path:
+        """Where the engines of this box lie; written by the worker."""
+        return self.state_path / "engines"
 
     @property
     def socket_path(self) -> Path:

@@ -28,16 +28,17 @@ from appliance.intake.receipt import spool_reader
 from appliance.intake.record import StoreSink
 from appliance.intake.scp import StorageScp
 from appliance.intake.stage import CompletenessStage
-from appliance.records import Role
 from appliance.report.request import ReportPackage
 from appliance.screen.app import screen_app
-from appliance.screen.packages import package_text
+from appliance.screen.packages import PackageText, package_text
 from appliance.stage import Beat, Stage, run_stage
 from appliance.store import Store
 from appliance.store.facts import DaemonStarted, DaemonStopped
 from appliance.store.rebuild import rebuild, recover
-from appliance.triage.packages import load_packages
-from appliance.triage.protocol import Load
+from appliance.triage.engines import EnginesStage, engine_wish
+from appliance.triage.kserve import kserve_wishes
+from appliance.triage.package_stage import PackagesStage
+from appliance.triage.packages import RunningPackages, load_packages, recover_packages
 from appliance.triage.stage import Bench, PrefetchStage, RoutingStage, RunStage
 from appliance.triage.worker_client import WorkerLink
 from appliance.web.server import WebServer
@@ -119,18 +120,26 @@ class Daemon:
         """
         self.config = config
         self.clock = clock or SystemClock()
-        self.packages = load_packages(config, trusted_folders)
+        load_packages(config, trusted_folders)  # a fault in the file is told before anything is touched
+        kserve = kserve_wishes(config)
         self._lock = _locked(config.state_path)
         self.store, recovered = self._open_store()
         store = self.store
+        if leftovers := recover_packages(store):
+            recovered["package_folders_removed"] = leftovers
+        try:
+            self.packages = RunningPackages(
+                store, config, trusted_folders, wish=lambda manifest: engine_wish(config, manifest), kserve=kserve
+            )
+        except ConfigError:
+            store.close()
+            self._lock.close()
+            raise
         self.link = WorkerLink(
             config.socket_path,
             store.spool.root,
             clock=self.clock,
-            packages=[
-                Load(package=name, folder=str(one.package.path), digest=one.package.digest, role=one.role)
-                for name, one in self.packages.items()
-            ],
+            packages=self.packages.loads(),
             spawn=config.triage.spawn_worker,
             threads=config.triage.worker_threads,
             arguments=[argument for folder in trusted_folders for argument in ("--trust", str(folder))],
@@ -148,15 +157,21 @@ class Daemon:
             )
             for destination in config.destinations
         ]
+        #: By ``name@version``, the serving version also by name; the stages and screens look anew each time.
+        self.reports: dict[str, ReportPackage] = {}
+        self.texts: dict[str, PackageText] = {}
+        self._tell_texts()
         stages: list[Stage] = [
+            PackagesStage(bench, on_change=self._tell_texts, wake_routing=lambda: self._ring("routing")),
             CompletenessStage(store, config.completeness, self.clock, wake_triage=lambda: self._ring("routing")),
             RoutingStage(bench, wake_runner=lambda: self._ring("analysis")),
             RunStage(bench, wake_delivery=lambda: self._ring("report")),
             PrefetchStage(bench),
+            EnginesStage(bench),
             ReportStage(
                 store.deliveries,
                 store.spool,
-                {name: ReportPackage.from_manifest(one.package.manifest) for name, one in self.packages.items()},
+                self.reports,
                 evaluation=config.site.mode == "evaluation",
                 box_version=__version__,
                 wake_delivery=self._ring_delivery,
@@ -170,9 +185,6 @@ class Daemon:
         checks: list[Check] = [DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats)]
         self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
         self.scp = self._receiver()
-        self.texts = {
-            name: package_text(one.package.manifest, live=one.role is Role.LIVE) for name, one in self.packages.items()
-        }
         screen = screen_app(store, config.site, self.texts, self.clock)
         self.web = WebServer(screen, config.screen.host, config.screen.port, pulse=web_beat.mark)
         self.dicom_port = 0
@@ -180,6 +192,12 @@ class Daemon:
         self._stop = threading.Event()
         with store.db.write() as tx:
             tx.journal(DaemonStarted(version=__version__, mode=config.site.mode, recovered=recovered))
+
+    def _tell_texts(self) -> None:
+        """Bring the texts of packages in line with what runs. Entries are only added or replaced: others read them."""
+        for name, (package, is_live) in self.packages.known().items():
+            self.texts[name] = package_text(package.manifest, live=is_live)
+            self.reports[name] = ReportPackage.from_manifest(package.manifest)
 
     def _open_store(self) -> tuple[Store, dict[str, int]]:
         state, reader = self.config.state_path, spool_reader(self.config)

@@ -1,129 +1,185 @@
-"""What a graph from elsewhere must not hold. A pure function over the parsed model, for packages that are not ours.
+"""The gate: no package from elsewhere is installed, built or run before every rule here holds for it.
 
-ONNX Runtime itself refuses external data outside the folder, lying dimensions and unknown domains, but not an endless
-Loop or a tensor of 640 GB; so operators are an allow-list and static shapes are added up here. The caller runs it in
-a limited child: parsing foreign bytes is foreign code.
+The parent calls ``gate_package``; the work is done by ``handle`` in a limited child, because parsing foreign bytes is
+foreign code. It looks at everything and tells everything at once, one line per fault: which file, what, how to mend.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from engines.errors import PackageError
+from engines.child import Limits, Progress, run_limited
+from engines.data_rules import data_faults
+from engines.errors import ChildError, PackageError
+from engines.graph_memory import Needs, memory_needs, profile_faults
+from engines.graph_rules import rule_faults
+from engines.manifest import Profile
+from engines.package import Package, load_package
+from engines.signing import PublicKey, load_public
 
 if TYPE_CHECKING:
     import onnx
 
-MAX_GRAPH_BYTES = 512 * 1024 * 1024
-MAX_NODES = 20_000
-OPSETS = range(13, 22)
+#: Address space: 512 MB of graph, parsed, and what libraries map. Time: bombs end here.
+GATE_LIMITS = Limits(wall_s=15, cpu_s=12, memory_mb=3072)
+MAX_FAULTS = 20
 
-#: Operators without control flow, strings, random numbers or sizes that only data decide.
-OPERATORS = frozenset(
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """What the gate saw of one stage's graph; sizes at the largest shapes of the profiles, in megabytes."""
+
+    onnx: str
+    opset: int
+    nodes: int
+    weights_mb: float
+    peak_mb: float
+    inputs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """A package that passed: who signed it, its files with their SHA-256, and its graphs."""
+
+    name: str
+    version: str
+    digest: str
+    signed_by: tuple[str, ...]
+    files: dict[str, str]
+    stages: tuple[StageFacts, ...]
+
+
+def gate_package(
+    folder: Path, keys: Sequence[PublicKey], limits: Limits = GATE_LIMITS, *, trusted: bool = False
+) -> GateReport:
+    """Check a package in a limited child.
+
+    Args:
+        folder: The package's folder.
+        keys: Whose signatures count.
+        limits: What the child may take.
+        trusted: For makers, who check before they sign: the signature is not asked for.
+
+    Raises:
+        PackageError: It is refused; one line per fault.
     """
-    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose Cos
-    CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor Gather
-    GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
-    GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less
-    LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear
-    Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements
-    ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile
-    TopK Transpose Unsqueeze Where Xor
-    """.split()  # noqa: SIM905 - ninety lines otherwise
-)
+    request = {"folder": str(folder), "keys": [key.pem() for key in keys], "trusted": trusted}
+    try:
+        answer = run_limited("engines.gate", request, limits)
+    except ChildError as error:
+        why = {
+            "timeout": f"reading it takes longer than {limits.wall_s:g} s",
+            "memory": f"reading it takes more than {limits.memory_mb} MB",
+        }.get(error.fault, "reading it ends the reader")
+        raise PackageError(f"{folder}: refused: {why}; ask its maker for a plain export ({error})") from error
+    if "refused" in answer:
+        raise PackageError("\n".join(answer["refused"]))
+    stages = tuple(StageFacts(**stage) for stage in answer.pop("stages"))
+    return GateReport(**{**answer, "signed_by": tuple(answer["signed_by"])}, stages=stages)
 
 
-def check_graph(model: onnx.ModelProto, *, memory_mb: float) -> None:
-    """Refuse a graph that could do more than turn arrays into arrays within its memory.
+def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+    """Be the child: ``{folder, keys: [PEM], trusted}`` becomes ``GateReport`` as data, or ``{refused: [line]}``."""
+    folder = Path(request["folder"])
+    try:
+        package = load_package(
+            folder, keys=[load_public(str(pem)) for pem in request["keys"]], trusted=request.get("trusted", False)
+        )
+    except PackageError as error:
+        return {"refused": str(error).splitlines()[:MAX_FAULTS]}
+    faults: list[str] = []
+    stages: list[StageFacts] = []
+    for index, stage in enumerate(package.manifest.stages):
+        facts, wrong = _stage(package, index)
+        faults += [f"{stage.onnx}: {line}" for line in wrong]
+        stages += [facts] if facts is not None else []
+    known = {name for facts in stages for name in facts.inputs}
+    if not faults:
+        faults += _together(package, stages, known)
+    faults += data_faults(package, {name: rank for facts in stages for name, rank in facts.inputs.items()})
+    if faults:
+        more = [f"{len(faults) - MAX_FAULTS} more faults"] if len(faults) > MAX_FAULTS else []
+        return {"refused": [f"{folder}: {line}" for line in (*faults[:MAX_FAULTS], *more)]}
+    return {
+        "name": package.name,
+        "version": package.version,
+        "digest": package.digest,
+        "signed_by": package.signed_by,
+        "files": package.files,
+        "stages": [asdict(facts) for facts in stages],
+    }
+
+
+def check_graph(model: onnx.ModelProto, *, memory_mb: float, profiles: Mapping[str, Profile] | None = None) -> Needs:
+    """Refuse a graph that could do more than turn arrays into arrays within its memory; it is not changed.
 
     Args:
         model: The parsed model.
-        memory_mb: The package's own limit; no tensor of a static shape may be larger.
+        memory_mb: The package's own limit on weights and what lives at the same time.
+        profiles: Of inputs whose dimensions vary.
 
     Raises:
-        PackageError: Every complaint, naming node or tensor.
+        PackageError: One line per fault, naming node or tensor.
     """
-    wrong = [*_frame(model), *_nodes(model), *_weights(model)]
-    if not wrong:  # inference would walk into what was just refused
-        wrong = list(_sizes(model, memory_mb * 1024 * 1024))
-    if wrong:
-        raise PackageError("the graph is refused: " + "; ".join(wrong[:10]))
+    faults = list(rule_faults(model)) or list(profile_faults(model, profiles or {}))
+    needs = Needs(0, 0)
+    if not faults:  # inference would walk into what was just refused
+        needs, faults = memory_needs(model, profiles or {})
+    if not faults and needs.peak_mb > memory_mb:
+        faults.append(
+            f"needs {needs.peak_mb:.0f} MB at the largest shapes of its profiles, more than limits.memory_mb "
+            f"({memory_mb:g}); make the profiles or the graph smaller"
+        )
+    if faults:
+        raise PackageError("\n".join(faults[:MAX_FAULTS]))
+    return needs
 
 
-def _frame(model: onnx.ModelProto) -> list[str]:
-    wrong = []
-    if model.ByteSize() > MAX_GRAPH_BYTES:
-        wrong.append(f"{model.ByteSize()} bytes, at most {MAX_GRAPH_BYTES}")
-    for opset in model.opset_import:
-        if opset.domain not in {"", "ai.onnx"}:
-            wrong.append(f"operators of domain {opset.domain!r}; export with standard operators only")
-        elif opset.version not in OPSETS:
-            wrong.append(f"opset {opset.version}, allowed are {OPSETS.start} to {OPSETS.stop - 1}")
-    if model.functions:
-        wrong.append("local functions; inline them")
-    if model.graph.sparse_initializer:
-        wrong.append("sparse weights; make them dense")
-    if len(model.graph.node) > MAX_NODES:
-        wrong.append(f"{len(model.graph.node)} nodes, at most {MAX_NODES}")
-    return wrong
+def _together(package: Package, stages: Sequence[StageFacts], known: set[str]) -> list[str]:
+    """What no graph shows by itself: all are loaded at once, and every profile belongs to one of them."""
+    spare = sorted(package.manifest.profiles.keys() - known)
+    faults = [f"model.yaml: profiles: no graph has an input {name!r}; known are {sorted(known)}" for name in spare]
+    needs = sum(s.weights_mb for s in stages) + max(s.peak_mb - s.weights_mb for s in stages)
+    allowed = package.manifest.limits.memory_mb
+    if needs > allowed:
+        faults.append(f"model.yaml: limits.memory_mb is {allowed:g}, but all stages together need {needs:.0f} MB")
+    return faults
 
 
-def _nodes(model: onnx.ModelProto) -> list[str]:
-    wrong = []
-    for node in model.graph.node:
-        if node.domain not in {"", "ai.onnx"} or node.op_type not in OPERATORS:
-            wrong.append(f"node {node.name or node.op_type!r}: operator {node.domain}{node.op_type} is not allowed")
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            wrong.append(f"node {node.name or node.op_type!r} holds a graph of its own")
-    return wrong
+def _stage(package: Package, index: int) -> tuple[StageFacts | None, Sequence[str]]:
+    manifest = package.manifest
+    try:
+        model = parse_graph(package.read_onnx(index))
+        needs = check_graph(model, memory_mb=manifest.limits.memory_mb, profiles=manifest.profiles)
+    except PackageError as error:
+        return None, str(error).splitlines()
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = {v.name: len(v.type.tensor_type.shape.dim) for v in model.graph.input if v.name not in weights}
+    opset = next(o.version for o in model.opset_import)
+    name = manifest.stages[index].onnx
+    return StageFacts(name, opset, len(model.graph.node), needs.weights_mb, needs.peak_mb, inputs), ()
 
 
-def _weights(model: onnx.ModelProto) -> list[str]:
-    import numpy as np
-    import onnx
+def parse_graph(data: bytes) -> onnx.ModelProto:
+    """Parse an ONNX file that says everything once and in known fields; other files are never read.
 
-    wrong = []
-    held = list(model.graph.initializer)
-    held += [a.t for node in model.graph.node for a in node.attribute if a.HasField("t")]
-    held += [t for node in model.graph.node for a in node.attribute for t in a.tensors]
-    for tensor in held:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            wrong.append(f"weight {tensor.name!r} lies in another file; store it in the ONNX file")
-            continue
-        try:
-            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        except (KeyError, ValueError):
-            wrong.append(f"weight {tensor.name!r} has an unknown type {tensor.data_type}")
-            continue
-        count = math.prod(tensor.dims) if all(d >= 0 for d in tensor.dims) else -1
-        if tensor.HasField("raw_data"):
-            stored = len(tensor.raw_data) / np.dtype(kind).itemsize
-        else:
-            fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
-            stored = max(len(field) for field in fields)
-        if tensor.data_type == onnx.TensorProto.STRING or stored != count:
-            wrong.append(f"weight {tensor.name!r} says {list(tensor.dims)} but holds {stored:g} values")
-    return wrong
-
-
-def _sizes(model: onnx.ModelProto, limit: float) -> list[str]:
-    import numpy as np
+    Raises:
+        PackageError: It is no such file.
+    """
     import onnx
 
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except Exception as error:  # noqa: BLE001 - the inference is foreign code over foreign bytes
-        return [f"its shapes contradict one another: {str(error).splitlines()[0]}"]
-    wrong = []
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        tensor = value.type.tensor_type
-        if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
-            wrong.append(f"{value.name!r} is no tensor of known rank")
-            continue
-        sizes = [d.dim_value if d.HasField("dim_value") else 1 for d in tensor.shape.dim]
-        if any(size < 1 for size in sizes):
-            wrong.append(f"{value.name!r} has a dimension below 1: {sizes}")
-        elif math.prod(sizes) * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).itemsize > limit:
-            wrong.append(f"{value.name!r} of shape {sizes} is larger than the package's memory limit")
-    return wrong
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
+    except Exception as error:
+        raise PackageError(
+            f"is no ONNX file, is cut off, or needs more memory to read than the gate has ({type(error).__name__}); "
+            "export it again"
+        ) from error
+    # Merged, padded or unknown fields are how one file means two things to two readers.
+    model.DiscardUnknownFields()
+    if model.ByteSize() != len(data):
+        raise PackageError("has fields that stand twice, are padded or unknown here; save it again with onnx.save")
+    return model

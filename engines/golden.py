@@ -1,21 +1,28 @@
 """Golden cases: small phantoms beside a package with what it must say of them.
 
 The worker runs them before a package serves and after it failed; acceptance compares engines on them.
-``golden/golden.json`` lists cases: ``{"file": "bleed.npz", "scores": {"finding": [low, high]}}``. A file holds what a
-``Volume`` holds: ``array``, ``positions_mm``, ``spacing_mm``.
+``golden/golden.json`` lists cases: ``{"file": "bleed.npz", "origin": "phantom", "scores": {"finding": [low, high]}}``
+(``origin``: see ``engines.data_rules``). A file holds what a ``Volume`` holds: ``array``, ``positions_mm``,
+``spacing_mm`` and, of a tilted gantry, ``shifts_mm``; of a package with several inputs each once per role, as
+``frontal.array``. An X-ray is a volume of one slice.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from engines.errors import ContentError, PackageError, SessionError
+from engines.manifest import Feed
 from engines.package import Package
 from engines.pipeline import Pipeline
 from engines.types import Volume
@@ -33,10 +40,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class GoldenCase:
-    """An input and what the package must say of it."""
+    """What the package takes, by role, and what it must say of it."""
 
     name: str
-    volume: Volume
+    inputs: dict[str, Volume]
     scores: dict[str, tuple[float, float]]
 
 
@@ -46,24 +53,42 @@ def golden_cases(package: Package) -> list[GoldenCase]:
     Raises:
         PackageError: A case is listed but cannot be read.
     """
-    listing = package.path / _FOLDER / "golden.json"
-    if not listing.is_file():
+    listing = f"{_FOLDER}/golden.json"
+    if listing not in package.files:
         return []
     cases = []
     try:
-        for expected in TypeAdapter(list[Expected]).validate_python(json.loads(listing.read_text())):
-            with np.load(package.path / _FOLDER / expected.file, allow_pickle=False) as held:
-                array, spacing = held["array"], held["spacing_mm"]
-                volume = Volume(
-                    array=array,
-                    slice_ids=tuple(f"slice-{k}" for k in range(len(array))),
-                    positions_mm=tuple(float(p) for p in held["positions_mm"]),
-                    spacing_mm=(float(spacing[0]), float(spacing[1])),
-                )
-            cases.append(GoldenCase(expected.file, volume, expected.scores))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, ValidationError) as error:
-        raise PackageError(f"{listing}: a golden case cannot be read: {error}") from error
+        for expected in TypeAdapter(list[Expected]).validate_python(json.loads(package.data(listing))):
+            data = io.BytesIO(package.data(f"{_FOLDER}/{expected.file}"))
+            with np.load(data, allow_pickle=False) as held:
+                inputs = _volumes(held, package.manifest.inputs)
+            cases.append(GoldenCase(expected.file, inputs, expected.scores))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, ValidationError) as error:
+        raise PackageError(f"{package.path / listing}: a golden case cannot be read: {error}") from error
     return cases
+
+
+def _volumes(held: Mapping[str, NDArray[Any]], feeds: Sequence[Feed]) -> dict[str, Volume]:
+    """The series of one case; an optional one may be missing.
+
+    Raises:
+        KeyError: An array is missing.
+    """
+    volumes = {}
+    for feed in feeds:
+        prefix = f"{feed.input.role}." if len(feeds) > 1 else ""
+        if feed.optional and f"{prefix}array" not in held:
+            continue
+        array, spacing = held[f"{prefix}array"], held[f"{prefix}spacing_mm"]
+        shifts = held.get(f"{prefix}shifts_mm", np.empty((0, 2)))
+        volumes[feed.input.role] = Volume(
+            array=array,
+            slice_ids=tuple(f"{prefix}slice-{k}" for k in range(len(array))),
+            positions_mm=tuple(float(p) for p in held[f"{prefix}positions_mm"]),
+            spacing_mm=(float(spacing[0]), float(spacing[1])),
+            shifts_mm=tuple((float(down), float(along)) for down, along in shifts),
+        )
+    return volumes
 
 
 def check_golden(pipeline: Pipeline) -> int:
@@ -79,7 +104,7 @@ def check_golden(pipeline: Pipeline) -> int:
     cases = golden_cases(pipeline.package)
     for case in cases:
         try:
-            scores = pipeline.run_volume(case.volume).output.scores
+            scores = pipeline.run_volumes(case.inputs).output.scores
         except ContentError as error:
             raise SessionError(f"golden case {case.name} of {pipeline.package.name} was refused: {error}") from error
         for finding, (low, high) in case.scores.items():

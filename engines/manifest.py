@@ -6,164 +6,47 @@ checked when a series is routed; what only pixels can tell (is this a head?) is 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
+from engines.envelope import Code, DataFile, Envelope, Input, Part, Preference, Range, Share, Slug, Step, Text
+from engines.flow import Feed, Flow, Run, Stage, Take, Tile, Window, feeds_of, flow_faults
 
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return text
-
-
-Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,63}$")]
-Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
-Regex = Annotated[str, AfterValidator(_pattern)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.onnx$")]
-DataFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.npz$")]
-BodyPart = Annotated[str, Field(pattern=r"^[A-Z]+$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Orientation = Literal["axial", "coronal", "sagittal"]
-
-
-class Part(BaseModel):
-    """Frozen, and closed to keys that the schema does not have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Text(Part):
-    """One text in both languages of the box."""
-
-    en: str = Field(min_length=1)
-    zh_Hans: str = Field(min_length=1)  # noqa: N815 - the language tag is spelled so
-
-
-class Code(Part):
-    """A coded concept (PS3.3 §8.1): value, scheme designator, meaning."""
-
-    value: str = Field(min_length=1, max_length=16)
-    scheme: str = Field(min_length=1, max_length=16)
-    meaning: str = Field(min_length=1, max_length=64)
-
-
-class Range(Part):
-    """A closed interval; an end that is not given is open."""
-
-    min: float | None = None
-    max: float | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
-        return self
-
-    def holds(self, value: float) -> bool:
-        """Whether the value lies within."""
-        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
-
-
-class Envelope(Part):
-    """For which series the package was made, as far as headers tell. A key that is absent restricts nothing."""
-
-    #: BodyPartExamined (PS3.16 Annex L). A hint: an empty header may still apply, content decides.
-    body_parts: tuple[BodyPart, ...] = ()
-    #: Where BodyPartExamined is empty: descriptions and protocol names that speak for or against a body part.
-    protocol_patterns: tuple[Regex, ...] = ()
-    refuse_protocol_patterns: tuple[Regex, ...] = ()
-    #: Substrings of Manufacturer, without regard to case.
-    manufacturers: tuple[str, ...] = ()
-    view_positions: tuple[str, ...] = ()
-    age_years: Range | None = None
-    slices: Range | None = None
-    slice_thickness_mm: Range | None = None
-    pixel_spacing_mm: Range | None = None
-    #: Largest distance of neighbouring slice centres.
-    max_gap_mm: float | None = Field(default=None, gt=0)
-    max_tilt_deg: float | None = Field(default=None, ge=0, le=90)
-    orientation: Orientation | None = None
-    #: Angle to that orientation's plane up to which a series still counts as such; gantry tilt included.
-    max_oblique_deg: float | None = Field(default=None, ge=0, le=45)
-    refuse_kernels: tuple[Regex, ...] = ()
-    allow_contrast: bool = True
-    allow_lossy: bool = True
-    allow_derived: bool = True
-
-
-class PreferKernel(Part):
-    """Series whose ConvolutionKernel matches come first, earlier patterns before later ones."""
-
-    by: Literal["kernel"]
-    patterns: tuple[Regex, ...] = Field(min_length=1)
-
-
-class PreferThickness(Part):
-    """The series whose SliceThickness is nearest to the target comes first."""
-
-    by: Literal["thickness"]
-    target_mm: float = Field(gt=0)
-
-
-class PreferOrientation(Part):
-    """Series of that orientation come first."""
-
-    by: Literal["orientation"]
-    value: Orientation
-
-
-class PreferPhase(Part):
-    """Series without, or with, contrast agent come first."""
-
-    by: Literal["phase"]
-    value: Literal["plain", "contrast"]
-
-
-Preference = Annotated[PreferKernel | PreferThickness | PreferOrientation | PreferPhase, Field(discriminator="by")]
-
-
-class Input(Part):
-    """Which series of a study one stage takes."""
-
-    role: Slug
-    modality: tuple[str, ...] = Field(min_length=1)
-    sop_classes: tuple[Uid, ...] = Field(min_length=1)
-    envelope: Envelope = Envelope()
-    #: Rules in order: the first that tells two series apart decides.
-    series_preference: tuple[Preference, ...] = ()
-
-
-class Step(Part):
-    """A preprocessor or head by name, with its own parameters (checked by it when the package is loaded)."""
-
-    name: Slug
-    params: dict[str, Any] = {}
-
-
-class Window(Part):
-    """Run in pieces along the first axis, so that memory does not grow with the series.
-
-    Each piece sees ``overlap`` more on both sides, which are cut off its outputs again; where the graph looks no
-    further than that, the result is the same as in one run.
-    """
-
-    length: int = Field(ge=1)
-    overlap: int = Field(default=0, ge=0)
-
-
-class Stage(Part):
-    """One graph: what it takes, how pictures become its tensors, how its outputs become findings."""
-
-    onnx: FileName
-    input: Input
-    preprocess: Step
-    window: Window | None = None
-    head: Step
+__all__ = [
+    "Calibration",
+    "Clearance",
+    "Code",
+    "Envelope",
+    "Feed",
+    "Finding",
+    "Flow",
+    "Golden",
+    "Input",
+    "Limits",
+    "Manifest",
+    "Measurement",
+    "OperatingPoint",
+    "Part",
+    "Preference",
+    "Profile",
+    "Range",
+    "Requirement",
+    "Run",
+    "Stage",
+    "Step",
+    "Take",
+    "Text",
+    "Tile",
+    "Window",
+]
 
 
 class OperatingPoint(Part):
@@ -264,7 +147,7 @@ class Golden(Part):
     #: Scores closer than this to an operating point may fall on either side of it.
     band: float = Field(default=0.01, ge=0)
     #: Of heads that measure: largest difference by measurement name, in the measurement's unit.
-    tolerance: dict[Slug, Annotated[float, Field(gt=0)]] = {}
+    tolerance: dict[Slug, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 
 class Clearance(Part):
@@ -291,11 +174,12 @@ class Manifest(Part):
     looked_for: Text
     not_looked_for: Text
     stages: tuple[Stage, ...] = Field(min_length=1)
+    pipeline: Flow | None = None
     findings: tuple[Finding, ...] = Field(min_length=1)
     requires: tuple[Requirement, ...] = ()
     precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = Field(default=("fp32",), min_length=1)
     #: By tensor name.
-    profiles: dict[str, Profile] = {}
+    profiles: dict[str, Profile] = Field(default_factory=dict)
     #: Absent: the package has no INT8 precision.
     calibration: Calibration | None = None
     golden: Golden = Golden()
@@ -303,17 +187,47 @@ class Manifest(Part):
     metrics: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\.json$")] | None = None
     limits: Limits
     #: By market (US, EU, CN, ...).
-    regulatory: dict[str, Clearance] = {}
+    regulatory: dict[str, Clearance] = Field(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _flows(cls, data: Any, handler: ModelWrapValidatorHandler[Manifest]) -> Manifest:
+        """Look at how the stages feed one another, once every part is right by itself; each fault has its place."""
+        manifest = handler(data)
+        faults: list[Any] = [
+            {"type": "value_error", "loc": where, "input": None, "ctx": {"error": ValueError(text)}}
+            for where, text in flow_faults(manifest.stages, manifest.pipeline)
+        ]
+        if faults:
+            raise ValidationError.from_exception_data("Manifest", faults)
+        return manifest
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         _unique("findings", [f.id for f in self.findings])
-        _unique("input roles", [s.input.role for s in self.stages])
+        _unique("input roles", [feed.input.role for feed in self.inputs])
         if self.status == "cleared" and not self.regulatory:
             raise ValueError("status cleared needs at least one market under regulatory")
         if "int8" in self.precisions and self.calibration is None:
             raise ValueError("precision int8 needs calibration: its scales are taken from that file")
         return self
+
+    @property
+    def inputs(self) -> tuple[Feed, ...]:
+        """Every series that the package takes: of the stages in their order, then the further ones."""
+        return feeds_of(self.stages, self.pipeline)
+
+    @property
+    def steps(self) -> tuple[Run, ...]:
+        """What runs after what; the last step's outputs go to the head."""
+        return (self.pipeline or Flow()).steps
+
+    @property
+    def head(self) -> Step:
+        """What turns the last step's outputs into findings."""
+        head = self.stages[self.steps[-1].stages[0]].head
+        assert head is not None  # noqa: S101 - flow_faults refuses a package without
+        return head
 
     @property
     def category(self) -> int:

@@ -1,16 +1,17 @@
 """A package is data in a folder: ``model.yaml``, its ONNX files, card, metrics, golden cases. Never Python.
 
 Rules of loading:
-- a package inside the installed wheel (``engines/models``) is trusted; any other needs a signature, which this
-  version cannot check, so it is refused unless the caller, a test, hands ``trusted=True``;
+- a package inside the installed wheel (``engines/models``) is trusted; any other needs ``SIGNATURE.json``, by a key
+  that the site trusts, over every other file of the folder; a test or a maker's tool may hand ``trusted=True``;
+- the signature is checked before anything else is parsed;
 - every complaint about ``model.yaml`` names its line;
-- the digest covers ``model.yaml`` and the ONNX files; the bytes that run are the bytes that were digested.
+- the digest covers ``model.yaml`` and the ONNX files; the bytes that are used are the bytes that were digested.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,23 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from engines.errors import PackageError
+from engines.contents import (
+    MANIFEST_NAME,
+    PAYLOAD_TYPE,
+    SIGNATURE_NAME,
+    coverage_faults,
+    file_facts,
+    parse_statement,
+    read_file,
+    statement,
+    walk,
+)
+from engines.errors import PackageError, SignatureError
 from engines.heads import HEADS
-from engines.manifest import Manifest
+from engines.manifest import Manifest, Step
 from engines.preprocess import PREPROCESSORS
+from engines.signing import MAX_ENVELOPE_BYTES, PrivateKey, PublicKey, Verified, sign, verify
 
-MANIFEST_NAME = "model.yaml"
 _MANIFEST_BYTES = 256 * 1024
 _MAX_DEPTH = 32
 _BUNDLED = Path(__file__).resolve().parent / "models"
@@ -37,13 +49,15 @@ class Package:
         path: Its folder.
         manifest: Its checked ``model.yaml``.
         digest: SHA-256 over the sorted (file name, SHA-256) pairs of ``model.yaml`` and the ONNX files.
-        files: Those file names with their SHA-256.
+        files: SHA-256 by relative name, of every file but the signature.
+        signed_by: Ids of the trusted keys that signed it; empty for a bundled package.
     """
 
     path: Path
     manifest: Manifest
     digest: str
     files: dict[str, str]
+    signed_by: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,8 +75,17 @@ class Package:
         Raises:
             PackageError: The file was altered since the package was loaded.
         """
-        name = self.manifest.stages[index].onnx
-        data = _read(self.path / name)
+        return self.data(self.manifest.stages[index].onnx)
+
+    def data(self, name: str) -> bytes:
+        """The bytes of one of ``files``, by its relative name.
+
+        Raises:
+            PackageError: The package has no such file, or it was altered since the package was loaded.
+        """
+        if name not in self.files:
+            raise PackageError(f"{self.path}: the package has no file {name!r}")
+        data = read_file(self.path / name)
         if hashlib.sha256(data).hexdigest() != self.files[name]:
             raise PackageError(f"{self.path / name} was altered after the package was loaded; load it again")
         return data
@@ -73,30 +96,74 @@ def bundled_packages() -> list[Path]:
     return sorted(p.parent for p in _BUNDLED.glob(f"*/{MANIFEST_NAME}"))
 
 
-def load_package(folder: Path, *, trusted: bool = False) -> Package:
+def load_package(folder: Path, *, keys: Sequence[PublicKey] = (), trusted: bool = False) -> Package:
     """Read and check a package; no graph is opened.
 
     Args:
         folder: The package's folder.
+        keys: Whose signatures count.
         trusted: For tests and for the tools that make packages; nothing that a site can set reaches it.
 
     Raises:
-        PackageError: It is not trusted, a file is missing or a link, or ``model.yaml`` breaks the schema.
+        SignatureError: It is not signed by one of ``keys``.
+        PackageError: A file is altered, missing, not signed or a link, or ``model.yaml`` breaks the schema.
     """
     folder = folder.resolve()
-    if not (trusted or folder.parent == _BUNDLED):
-        raise PackageError(
-            f"{folder} did not come with this installation; unsigned packages load once signatures exist. "
-            "Use a bundled package"
-        )
+    names = walk(folder)
+    needs_signature = not (trusted or folder.parent == _BUNDLED)
+    verified = _verify(folder, keys) if needs_signature else None
+    found = {name: file_facts(folder / name) for name in names if name != SIGNATURE_NAME}
+    signed = parse_statement(verified.payload) if verified is not None else None
+    if signed is not None and (faults := coverage_faults(signed, found)):
+        raise PackageError("\n".join(f"{folder}: {line}" for line in faults))
     manifest_path = folder / MANIFEST_NAME
-    text = _read(manifest_path, _MANIFEST_BYTES)
+    text = read_file(manifest_path, _MANIFEST_BYTES)
+    files = {name: facts.sha256 for name, facts in found.items()}
+    if hashlib.sha256(text).hexdigest() != files.get(MANIFEST_NAME):
+        raise PackageError(f"{manifest_path} was altered while the package was loaded; load it again")
     manifest = parse_manifest(text, str(manifest_path))
-    files = {MANIFEST_NAME: hashlib.sha256(text).hexdigest()}
-    for stage in manifest.stages:
-        files[stage.onnx] = hashlib.sha256(_read(folder / stage.onnx)).hexdigest()
-    listed = "".join(f"{name}\n{digest}\n" for name, digest in sorted(files.items()))
-    return Package(folder, manifest, hashlib.sha256(listed.encode()).hexdigest(), files)
+    if signed is not None and (signed.name, signed.version) != (manifest.name, manifest.version):
+        raise PackageError(
+            f"{folder}: signed as {signed.name} {signed.version}, but {MANIFEST_NAME} says {manifest.name} "
+            f"{manifest.version}; sign the package again"
+        )
+    run = sorted({MANIFEST_NAME, *(stage.onnx for stage in manifest.stages)})
+    missing = [name for name in run if name not in files]
+    if missing:
+        raise PackageError(f"{folder / missing[0]} is missing or is no plain file; {MANIFEST_NAME} names it")
+    listed = "".join(f"{name}\n{files[name]}\n" for name in run)
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    return Package(folder, manifest, digest, files, verified.keyids if verified is not None else ())
+
+
+def sign_package(folder: Path, keys: Sequence[PrivateKey]) -> Package:
+    """Write ``SIGNATURE.json`` over every file of a folder, replacing one that is there.
+
+    Raises:
+        PackageError: The folder is no package.
+    """
+    package = load_package(folder, trusted=True)
+    found = {name: file_facts(package.path / name) for name in package.files}
+    envelope = sign(PAYLOAD_TYPE, statement(package.name, package.version, found), keys)
+    fresh = package.path / f"{SIGNATURE_NAME}.new"
+    fresh.write_bytes(envelope)
+    fresh.replace(package.path / SIGNATURE_NAME)
+    return load_package(folder, keys=[key.public for key in keys])
+
+
+def _verify(folder: Path, keys: Sequence[PublicKey]) -> Verified:
+    path = folder / SIGNATURE_NAME
+    if not path.is_file():
+        raise SignatureError(
+            f"{folder} is not signed: {SIGNATURE_NAME} is missing. Take the package as its maker exported it, or sign "
+            "your own with 'scanside model sign'"
+        )
+    if not keys:
+        raise SignatureError(f"{path}: no key is trusted here; name the maker's public key under trusted_keys")
+    try:
+        return verify(read_file(path, MAX_ENVELOPE_BYTES), PAYLOAD_TYPE, keys)
+    except SignatureError as error:
+        raise SignatureError(f"{path}: {error}") from error
 
 
 def parse_manifest(text: bytes, name: str = MANIFEST_NAME) -> Manifest:
@@ -114,30 +181,27 @@ def parse_manifest(text: bytes, name: str = MANIFEST_NAME) -> Manifest:
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
         raise PackageError(_complaints(error, root, name, ())) from error
-    for index, stage in enumerate(manifest.stages):
-        for key, step, known in (
-            ("preprocess", stage.preprocess, PREPROCESSORS),
-            ("head", stage.head, HEADS),
-        ):
-            where = ("stages", index, key)
-            factory: type[BaseModel] | None = known.get(step.name)
-            if factory is None:
-                line = _line(root, (*where, "name"))
-                raise PackageError(f"{name}:{line}: no {key} is called {step.name!r}; known are {sorted(known)}")
-            try:
-                factory.model_validate(step.params)
-            except ValidationError as error:
-                raise PackageError(_complaints(error, root, name, (*where, "params"))) from error
+    for where, step, known in _named_steps(manifest):
+        factory: type[BaseModel] | None = known.get(step.name)
+        if factory is None:
+            line = _line(root, (*where, "name"))
+            raise PackageError(f"{name}:{line}: no {where[-1]} is called {step.name!r}; known are {sorted(known)}")
+        try:
+            factory.model_validate(step.params)
+        except ValidationError as error:
+            raise PackageError(_complaints(error, root, name, (*where, "params"))) from error
     return manifest
 
 
-def _read(path: Path, limit: int | None = None) -> bytes:
-    if path.is_symlink() or not path.is_file():
-        raise PackageError(f"{path} is missing or is no plain file")
-    size = path.stat().st_size
-    if limit is not None and size > limit:
-        raise PackageError(f"{path} has {size} bytes; at most {limit} are read")
-    return path.read_bytes()
+def _named_steps(manifest: Manifest) -> Iterator[tuple[tuple[int | str, ...], Step, Mapping[str, type[BaseModel]]]]:
+    """Every preprocessor and head that the manifest names, with its place and where it must be known."""
+    for index, stage in enumerate(manifest.stages):
+        if stage.preprocess is not None:
+            yield ("stages", index, "preprocess"), stage.preprocess, PREPROCESSORS
+        if stage.head is not None:
+            yield ("stages", index, "head"), stage.head, HEADS
+    for index, feed in enumerate(manifest.pipeline.inputs if manifest.pipeline is not None else ()):
+        yield ("pipeline", "inputs", index, "preprocess"), feed.preprocess, PREPROCESSORS
 
 
 def _parse_yaml(text: bytes, name: str) -> tuple[yaml.Node, Any]:

@@ -58,12 +58,15 @@ class Stack:
         positions_mm: Of each slice along the normal, strictly rising; ``(0.0,)`` for a single picture.
         normal: Unit vector of rising positions in the patient's axes (x left, y back, z head).
         tilt_deg: Gantry tilt: angle between the normal and the line through the slices' first pixels.
+        shifts_mm: Of each slice's first pixel against that of the first slice, (down the rows, along the columns):
+            what a tilted gantry shears. Empty: none.
     """
 
     slices: tuple[Prepared, ...]
     positions_mm: tuple[float, ...] = (0.0,)
     normal: tuple[float, float, float] = (0.0, 0.0, 1.0)
     tilt_deg: float = 0.0
+    shifts_mm: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         """A stack that is empty or out of order cannot exist; the caller's geometry check must have refused it."""
@@ -72,6 +75,9 @@ class Stack:
             raise ValueError(msg)
         if any(b <= a for a, b in zip(self.positions_mm, self.positions_mm[1:], strict=False)):
             msg = "positions do not rise; sort the slices and refuse duplicates before"
+            raise ValueError(msg)
+        if self.shifts_mm and len(self.shifts_mm) != len(self.slices):
+            msg = f"{len(self.slices)} slices with {len(self.shifts_mm)} shifts"
             raise ValueError(msg)
 
 
@@ -83,6 +89,7 @@ class Volume:
         array: [D, H, W] in HU, int16 or float32, rising positions.
         spacing_mm: In plane, (row, column).
         positions_mm: [D] along the normal.
+        shifts_mm: See ``Stack``.
     """
 
     array: NDArray[Any]
@@ -91,6 +98,7 @@ class Volume:
     spacing_mm: tuple[float, float]
     normal: tuple[float, float, float] = (0.0, 0.0, 1.0)
     tilt_deg: float = 0.0
+    shifts_mm: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +125,22 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One place that a detector found, best seen in one picture."""
+
+    finding: str
+    slice_id: str
+    #: (column, row) in the original picture, 0-based pixel centres.
+    point: tuple[float, float]
+    #: In the stack's frame (see ``engines.grid``): along the normal, down the rows, along the columns.
+    position_mm: tuple[float, float, float]
+    diameter_mm: float
+    score: float
+    #: Where the head measures it.
+    volume_mm3: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOutput:
     """What a package says of one input, before any threshold of the site.
 
@@ -127,7 +151,9 @@ class ModelOutput:
         regions: Of all findings.
         numbers: What was measured besides (slices, spacing, brain volume, ...), for drift and replay.
         warnings: For a person, where the package has any.
-        masks: By finding id, in the prepared grid; for objects that draw outlines. Empty where a head makes none.
+        masks: By finding id, in the grid of the graph's output; for objects that draw outlines. Empty where a head
+            makes none. ``Assembled.on_slices`` lays them over the pictures.
+        marks: Of all findings, each finding's best first. Empty where a head makes none.
     """
 
     scores: dict[str, float]
@@ -137,3 +163,4 @@ class ModelOutput:
     numbers: dict[str, float] = field(default_factory=dict)
     warnings: tuple[Message, ...] = ()
     masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()

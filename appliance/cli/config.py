@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from appliance.cli.common import Group, config_option, json_option, print_json, read_config
+from appliance.errors import ConfigError
 
 
 @click.group(cls=Group)
@@ -30,3 +31,21 @@ def validate(config_path: Path, site: Path | None, as_json: bool) -> None:  # no
             f"{config_path}: valid; mode {checked.site.mode}, {len(checked.sources)} sources,"
             f" {len(checked.destinations)} destinations, packages: {', '.join(packages) or 'none'}"
         )
+
+
+@config.command("worker-network")
+@config_option
+@json_option
+def worker_network(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Print the systemd drop-in that lets the worker reach the KServe server, and nothing else."""
+    from appliance.health.worker_network import DROP_IN_PATH, worker_drop_in
+
+    section = read_config(config_path, site).kserve
+    if section is None:
+        msg = f"{config_path} has no 'kserve': the worker needs no network; delete {DROP_IN_PATH} if there is one"
+        raise ConfigError(msg)
+    text = worker_drop_in(section.address)
+    if as_json:
+        print_json({"path": DROP_IN_PATH, "text": text})
+    else:
+        click.echo(text, nl=False)

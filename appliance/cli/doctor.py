@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from appliance.cli.common import Exit, config_option, is_running, json_option, print_json, read_config
-from appliance.config import Config
+from appliance.config import Config, KServe
 from appliance.deliver.echo import echo
 from appliance.deliver.stage import peer_of
 from appliance.errors import ConfigError
@@ -36,7 +36,7 @@ class Line:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Look at configuration, disk, ports, packages, decoders and destinations. Exits 7 if anything fails."""
+    """Look at configuration, disk, ports, packages, GPU, servers and destinations. Exits 7 if anything fails."""
     lines = list(examine(config_path, site))
     if as_json:
         print_json({"ok": all(line.state != "fail" for line in lines), "checks": [asdict(line) for line in lines]})
@@ -67,6 +67,11 @@ def examine(config_path: Path, site: Path | None) -> Iterator[Line]:
         yield _port("screen port", config.screen.host, config.screen.port, "screen.port")
     yield _packages(config)
     yield _decoders()
+    yield from _engines(config)
+    if config.kserve is not None:
+        yield _kserve(config.kserve)
+        if not config.triage.spawn_worker:
+            yield _drop_in(config.kserve)
     yield _sources(config)
     for destination in config.destinations:
         result = echo(peer_of(destination, config.dicom.ae_title))
@@ -141,6 +146,41 @@ def _decoders() -> Line:
     if missing:
         return Line("decoders", "fail", f"missing: {', '.join(missing)}", "install Scanside from its lock: make venv")
     return Line("decoders", "ok", "all transfer syntaxes of the list")
+
+
+def _engines(config: Config) -> Iterator[Line]:
+    from engines.backends.probe import judge, probe
+
+    for line in judge(probe(), config.engines.backend):
+        yield Line(line.what, line.state, line.found, line.mend)
+
+
+def _kserve(section: KServe) -> Line:
+    from appliance.triage.kserve import kserve_server
+    from engines.backends.kserve import ask_server
+    from engines.errors import EngineError
+
+    what = f"KServe server {section.address}"
+    try:
+        return Line(what, "ok", f"{ask_server(kserve_server(section))} is ready")
+    except (ConfigError, EngineError) as error:
+        mending = "start the server, or mend 'kserve' in the configuration; until then this box computes by itself"
+        return Line(what, "fail", str(error), mending)
+
+
+def _drop_in(section: KServe) -> Line:
+    from appliance.health.worker_network import DROP_IN_PATH, worker_drop_in
+
+    what = "worker's network"
+    try:
+        text = Path(DROP_IN_PATH).read_text("utf-8")
+    except OSError:
+        text = ""
+    if text == worker_drop_in(section.address):
+        return Line(what, "ok", f"open to {section.address} alone")
+    mending = f"scanside config worker-network > {DROP_IN_PATH}; systemctl daemon-reload; restart scanside-worker"
+    found = "is open to another address than the configuration's" if text else "is closed: the server cannot be reached"
+    return Line(what, "fail", found, mending)
 
 
 def _sources(config: Config) -> Line:

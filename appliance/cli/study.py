@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -17,7 +19,9 @@ from appliance.cli.common import (
     read_config,
     study_id_of,
 )
+from appliance.errors import NotFoundError
 from appliance.intake.record import originals_for
+from appliance.store.affected import affected
 from appliance.store.readmodels import StudyView, to_json
 
 
@@ -100,6 +104,65 @@ def reprocess(which: str, config_path: Path, site: Path | None, as_json: bool) -
         study_id = study_id_of(store, which)
         store.analyses.reprocess(study_id, me())
     print_json({"study": study_id, "queued": True}) if as_json else click.echo(f"study {study_id} is analysed again")
+
+
+def _moment(text: str, *, is_end: bool) -> datetime:
+    """A day or a minute in the box's own time zone; a day as an end is meant with all its hours."""
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M"):
+        with contextlib.suppress(ValueError):
+            local = datetime.strptime(text, form).astimezone()
+            return local + timedelta(days=1) if is_end and form == "%Y-%m-%d" else local
+    raise click.UsageError(f"{text!r} is no date; write 2026-03-31 or 2026-03-31T14:30, in the box's time zone")
+
+
+@study.command("affected")
+@click.option("--package", required=True, help="The package, as 'scanside model list' shows it.")
+@click.option("--version", default="", help="Only this version.")
+@click.option("--from", "since", required=True, metavar="DATE", help="From this day, or minute (2026-03-31T14:30).")
+@click.option("--to", "until", required=True, metavar="DATE", help="To this day, all of it, or this minute.")
+@config_option
+@json_option
+def affected_(
+    package: str,
+    version: str,
+    since: str,
+    until: str,
+    config_path: Path,
+    site: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """The look-back: studies that a package analysed in a span of time, and whether an alert or an object went out."""
+    begin, end = _moment(since, is_end=False), _moment(until, is_end=True)
+    with opened(read_config(config_path, site)) as store:
+        found = affected(store.db, package, begin, end, version)
+        known = [row.version for row in store.packages.all(package)]
+    if not found and not known:
+        raise NotFoundError(
+            f"no package named {package!r} was ever here; 'scanside model list --all' shows those that were"
+        )
+    if as_json:
+        print_json({"package": package, "from": begin.isoformat(), "to": end.isoformat(), "studies": to_json(found)})
+        return
+    rows = [
+        [
+            str(one.study_id),
+            one.accession_number,
+            one.source,
+            one.done_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            one.version,
+            str(one.role),
+            (f"{one.outcome} ({one.reason})" if one.reason else str(one.outcome)) + (", superseded" * one.superseded),
+            "yes" if one.alerted else "no",
+            str(one.delivered),
+        ]
+        for one in found
+    ]
+    print_table(
+        f"{len({one.study_id for one in found})} studies analysed by {package}",
+        ["Study", "Accession", "Source", "Ended", "Version", "Role", "Outcome", "Alert", "Objects sent"],
+        rows,
+        f"{package} analysed nothing in that time.",
+    )
 
 
 @study.command()

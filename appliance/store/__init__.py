@@ -10,8 +10,10 @@ from appliance.store.alerts import Alerts
 from appliance.store.analyses import Analyses
 from appliance.store.database import Database
 from appliance.store.deliveries import Deliveries
+from appliance.store.engines import EngineFacts
 from appliance.store.issues import Issues
 from appliance.store.journal import Journal
+from appliance.store.packages import Packages
 from appliance.store.revisions import Revisions
 from appliance.store.spool import Spool
 from appliance.store.studies import Studies
@@ -33,6 +35,8 @@ class Store:
     alerts: Alerts
     deliveries: Deliveries
     issues: Issues
+    packages: Packages
+    engines: EngineFacts
     views: Views
 
     @classmethod
@@ -54,6 +58,8 @@ class Store:
             alerts=Alerts(db),
             deliveries=Deliveries(db),
             issues=Issues(db),
+            packages=Packages(db),
+            engines=EngineFacts(db),
             views=Views(db),
         )
 

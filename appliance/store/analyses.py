@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from appliance.errors import NotFoundError
-from appliance.records import SYSTEM, Actor, AnalysisResult, DeliveryKind, Reason, Role
+from appliance.records import SYSTEM, Actor, AnalysisResult, Reason, Role
 from appliance.store.database import Database, Transaction
+from appliance.store.ending import OwedResult, Owing, end_analysis
 from appliance.store.facts import (
-    AnalysisDone,
     AnalysisQueued,
     AnalysisReturned,
     AnalysisStarted,
     AnalysisSuperseded,
     BacklogDone,
-    DeliveryOwed,
     SeriesLeftOut,
     StudyReprocessed,
     WorkerEnded,
     WorkerStarted,
 )
-from appliance.store.jsonable import dump, load
+from appliance.store.jsonable import load
+from appliance.store.orphans import end_orphans
+from appliance.store.package_rows import heir, running_versions
 from appliance.store.settle import settle_study
 
 
@@ -55,20 +54,13 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwedResult:
-    """A result object that one destination is to get."""
-
-    destination: str
-    kind: DeliveryKind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
     """An analysis that waits for the worker or is in it."""
 
     id: int
     study_id: int
     package: str
+    package_version: str = ""
     role: Role
     category: int
     stat: bool
@@ -78,11 +70,6 @@ class Queued:
     deadline_s: float
     inputs: dict[str, int]
     worker_deaths: int
-
-
-def minted_uid(stream: str, analysis_id: int, kind: DeliveryKind) -> str:
-    """The SOP Instance UID of a result object: the same for every attempt and destination (PS3.5 B.2, 2.25.<UUID>)."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'scanside/{stream}/{analysis_id}/{kind}').int}"
 
 
 class Analyses:
@@ -98,7 +85,8 @@ class Analyses:
         revision_ids: tuple[int, ...],
         plans: tuple[Plan, ...],
         left_out: tuple[LeftOut, ...],
-        owed: Any,
+        owed: Owing,
+        running: frozenset[tuple[str, str, str]] | None = None,
     ) -> list[int]:
         """Record what routing decided for new series revisions of one study.
 
@@ -110,13 +98,17 @@ class Analyses:
             revision_ids: The revisions that are routed now.
             plans: Analyses that are owed.
             left_out: Series that nothing takes.
-            owed: ``(package, AnalysisResult) -> tuple[OwedResult, ...]`` for plans that routing itself ends.
+            owed: For plans that routing itself ends.
+            running: (name, version, state) of the packages that the decision rests on, where it rests on the table.
 
         Returns:
-            Ids of the new analyses, in the order of ``plans``.
+            Ids of the new analyses, in the order of ``plans``. None at all where other packages run meanwhile: then
+            nothing is recorded, and routing decides again.
         """
-        ids = []
+        ids: list[int] = []
         with self._db.write() as tx:
+            if running is not None and running != running_versions(tx):
+                return ids
             for revision_id in revision_ids:
                 tx.execute("UPDATE revision SET routed = 1 WHERE id = ?", (revision_id,))
             for out in left_out:
@@ -126,7 +118,8 @@ class Analyses:
                 analysis_id = self._queue(tx, study_id, plan)
                 ids.append(analysis_id)
                 if plan.ended is not None:
-                    self._finish(tx, analysis_id, plan.ended, owed(plan.package, plan.ended))
+                    end_analysis(tx, self._db.stream, analysis_id, plan.ended, owed(plan.package, plan.ended))
+            end_orphans(tx, self._db.stream, owed, study_id)
             settle_study(tx, study_id, chime=not any(plan.late for plan in plans))
         return ids
 
@@ -138,9 +131,16 @@ class Analyses:
         )
         study = tx.one("SELECT stat, identity_revision FROM study WHERE id = ?", (study_id,))
         older = tx.all(
-            "SELECT id, state FROM analysis WHERE study_id = ? AND package = ? AND role = ? AND superseded_by IS NULL",
+            "SELECT id, state, late, predecessor FROM analysis WHERE study_id = ? AND package = ? AND role = ?"
+            " AND superseded_by IS NULL",
             (study_id, plan.package, str(plan.role)),
         )
+        predecessor = older[-1]["id"] if older else None
+        late = plan.late
+        if older and older[-1]["state"] == "queued" and self._inputs_in(tx, older[-1]["id"]) == plan.inputs:
+            # Another version takes over what only waited: it is no revision of anything, and backlog stays backlog.
+            predecessor = older[-1]["predecessor"]
+            late = late or bool(older[-1]["late"])
         analysis_id = tx.insert(
             "analysis",
             study_id=study_id,
@@ -156,8 +156,8 @@ class Analyses:
             ready_mono=revision["mono"] if revision else tx.mono,
             boot=tx.boot,
             deadline_s=plan.deadline_s,
-            late=int(plan.late),
-            predecessor=older[-1]["id"] if older else None,
+            late=int(late),
+            predecessor=predecessor,
             identity_revision=study["identity_revision"] if study else 1,
         )
         for role, revision_id in plan.inputs.items():
@@ -169,7 +169,7 @@ class Analyses:
                 version=plan.package_version,
                 role=str(plan.role),
                 revisions=plan.inputs,
-                predecessor=older[-1]["id"] if older else None,
+                predecessor=predecessor,
             ),
             study_id=study_id,
         )
@@ -190,6 +190,7 @@ class Analyses:
                 id=row["id"],
                 study_id=row["study_id"],
                 package=row["package"],
+                package_version=row["package_version"],
                 role=Role(row["role"]),
                 category=row["category"],
                 stat=bool(row["stat"]),
@@ -208,12 +209,17 @@ class Analyses:
         rows = self._db.all("SELECT role, revision_id FROM analysis_input WHERE analysis_id = ?", (analysis_id,))
         return {row["role"]: row["revision_id"] for row in rows}
 
-    def of_study(self, study_id: int) -> dict[str, AnalysisResult | None]:
-        """Package: result of its live, not superseded analysis; None while that is open."""
+    def of_study(self, study_id: int, role: Role = Role.LIVE) -> dict[str, AnalysisResult | None]:
+        """Package: result of its not superseded analysis, None while that is open.
+
+        Args:
+            study_id: The study.
+            role: For whom. Something live rests on live results only; others take what there is, live ones first.
+        """
         rows = self._db.all(
-            "SELECT package, state, result FROM analysis"
-            " WHERE study_id = ? AND role = 'live' AND superseded_by IS NULL",
-            (study_id,),
+            "SELECT package, state, result FROM analysis WHERE study_id = ? AND superseded_by IS NULL"
+            " AND (role = 'live' OR ? <> 'live') ORDER BY role = 'live', role = 'silent', id",
+            (study_id, str(role)),
         )
         return {row["package"]: load(AnalysisResult, row["result"]) if row["result"] else None for row in rows}
 
@@ -293,66 +299,24 @@ class Analyses:
             was_late = late or bool(row["late"])
             if was_late:
                 tx.execute("UPDATE analysis SET late = 1 WHERE id = ?", (analysis_id,))
-            self._finish(tx, analysis_id, result, owed)
+            end_analysis(tx, self._db.stream, analysis_id, result, owed)
             settle_study(tx, row["study_id"], chime=not was_late)
-
-    def _finish(self, tx: Transaction, analysis_id: int, result: AnalysisResult, owed: tuple[OwedResult, ...]) -> None:
-        row = tx.one("SELECT * FROM analysis WHERE id = ?", (analysis_id,))
-        if row is None:  # pragma: no cover - callers hold the row
-            return
-        tx.execute(
-            "UPDATE analysis SET state = 'done', done_at = ?, outcome = ?, reason = ?, result = ? WHERE id = ?",
-            (tx.at, str(result.outcome), result.reason and str(result.reason), dump(result), analysis_id),
-        )
-        tx.journal(
-            AnalysisDone(
-                analysis=analysis_id,
-                package=row["package"],
-                version=row["package_version"],
-                role=row["role"],
-                outcome=str(result.outcome),
-                reason=result.reason and str(result.reason),
-                late=bool(row["late"]),
-                scores={finding.id: finding.score for finding in result.findings},
-                hops_ms=result.hops_ms,
-                backend=result.backend,
-                precision=result.precision,
-                engine_digest=result.engine_digest,
-            ),
-            study_id=row["study_id"],
-        )
-        if row["role"] != Role.LIVE or row["superseded_by"] is not None:
-            return
-        for item in owed:
-            delivery_id = tx.insert(
-                "delivery",
-                destination=item.destination,
-                kind=str(item.kind),
-                study_id=row["study_id"],
-                analysis_id=analysis_id,
-                sop_instance_uid=minted_uid(self._db.stream, analysis_id, item.kind),
-                state="held",
-                next_at=tx.at,
-                owed_at=tx.at,
-            )
-            tx.journal(
-                DeliveryOwed(
-                    delivery=delivery_id, destination=item.destination, object=str(item.kind), analysis=analysis_id
-                ),
-                study_id=row["study_id"],
-            )
 
     def requeue_unanalysed(self) -> int:
         """The AI is back: queue again, as late, what ended NOT_ANALYSED(ai_unavailable). Returns how many."""
+        count = 0
         with self._db.write() as tx:
             rows = tx.all(
                 "SELECT * FROM analysis WHERE state = 'done' AND reason = ? AND superseded_by IS NULL ORDER BY id",
                 (str(Reason.AI_UNAVAILABLE),),
             )
             for row in rows:
+                version = heir(tx, row["package"], row["package_version"], row["role"])
+                if version is None:
+                    continue
                 plan = Plan(
                     package=row["package"],
-                    package_version=row["package_version"],
+                    package_version=version,
                     role=Role(row["role"]),
                     category=row["category"],
                     notify=row["notify"],
@@ -363,7 +327,8 @@ class Analyses:
                 )
                 self._queue(tx, row["study_id"], plan)
                 settle_study(tx, row["study_id"], chime=False)
-            return len(rows)
+                count += 1
+        return count
 
     def backlog_done(self, since: str) -> None:
         """Write the one summary line of a backlog that has been worked off since ``since`` (ISO time)."""

@@ -1,7 +1,8 @@
 """A new database from the spool, when the old one is damaged: the files are the truth (DESIGN §4).
 
-The damaged file is set aside and kept. Images are recorded again from the spool; what can still be read of journal and
-deliveries is carried over; originals without proof of delivery are owed again; nothing that follows sounds.
+The damaged file is set aside and kept. Images are recorded again from the spool; what can still be read of journal,
+packages and deliveries is carried over; originals without proof of delivery are owed again; nothing that follows
+sounds.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def rebuild(state_path: Path, clock: Clock, reader: Reader, why: str, *, reserve
     aside = set_aside(state_path / "scanside.db")
     store = Store.open(state_path, clock, reserve_bytes=reserve_bytes)
     carried = _carry_journal(store, aside / "scanside.db")
+    _carry_packages(store, aside / "scanside.db")
     proofs = _delivered(aside / "scanside.db")
     adopter = Adopter(store, reader, proofs)
     for relative in sorted(store.spool.iter_files(), key=lambda name: store.spool.path(name).stat().st_mtime_ns):
@@ -181,6 +183,14 @@ def _carry_journal(store: Store, old: Path) -> int:
         newest = max((row["study_id"] or 0 for row in rows), default=0)
         tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('study', ?)", (newest,))
     return len(rows)
+
+
+def _carry_packages(store: Store, old: Path) -> None:
+    """Which packages serve, and at which points: without these rows installed ones would have to be installed again."""
+    with store.db.write() as tx:
+        for table in ("package", "operating_point"):
+            for row in _rows(old, f"SELECT * FROM {table}"):  # noqa: S608 - literals above
+                tx.insert(table, **{name: row[name] for name in row.keys()})  # noqa: SIM118 - a row is no mapping
 
 
 def _last_hash(tx: Transaction) -> str:

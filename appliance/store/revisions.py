@@ -14,6 +14,8 @@ from appliance.store.jsonable import load
 
 #: The rule of revisions that were made of the spool after a damaged database.
 REBUILT = "rebuilt"
+#: ``revision.routed`` of what routing has seen, but must look at once more: a package was replaced.
+LOOK_AGAIN = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class Revision:
     routed: bool
     #: Made of the spool after a damaged database: what follows from it is late and never sounds.
     is_rebuilt: bool
+    #: Routed, but a version that was to analyse it no longer runs: what is missing is owed again.
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,9 @@ class Owed:
     package: str
     role: Role
     inputs: dict[str, int]
+    version: str = ""
+    #: One that waits for a version that no longer runs is owed again, by the version that took over.
+    is_done: bool = True
 
 
 class Revisions:
@@ -224,13 +231,13 @@ class Revisions:
         """Ids of studies with revisions that routing has not seen, oldest first."""
         rows = self._db.all(
             "SELECT DISTINCT s.study_id FROM revision r JOIN series s ON s.id = r.series_id"
-            " WHERE r.routed = 0 ORDER BY r.id"
+            " WHERE r.routed <> 1 ORDER BY r.id"
         )
         return [row["study_id"] for row in rows]
 
     def of_study(self, study_id: int) -> list[Revision]:
-        """The newest revision of every series of a study, and older ones that were never routed."""
-        return self._select("s.study_id = ? AND (r.n = s.revision OR r.routed = 0)", study_id)
+        """The newest revision of every series of a study, and older ones that are to be routed."""
+        return self._select("s.study_id = ? AND (r.n = s.revision OR r.routed <> 1)", study_id)
 
     def _select(self, condition: str, parameter: int) -> list[Revision]:
         rows = self._db.all(
@@ -251,6 +258,7 @@ class Revisions:
                 is_newest=row["n"] == row["newest"],
                 routed=bool(row["routed"]),
                 is_rebuilt=json.loads(row["evidence"])["rule"] == REBUILT,
+                again=row["routed"] == LOOK_AGAIN,
             )
             for row in rows
         ]
@@ -287,7 +295,7 @@ class Revisions:
     def owed(self, study_id: int) -> list[Owed]:
         """The not superseded analyses of a study."""
         rows = self._db.all(
-            "SELECT a.id, a.package, a.role, i.role AS input, i.revision_id FROM analysis a"
+            "SELECT a.id, a.package, a.package_version, a.state, a.role, i.role AS input, i.revision_id FROM analysis a"
             " JOIN analysis_input i ON i.analysis_id = a.id WHERE a.study_id = ? AND a.superseded_by IS NULL",
             (study_id,),
         )
@@ -295,5 +303,11 @@ class Revisions:
         for row in rows:
             have = grouped.get(row["id"])
             inputs = {**(have.inputs if have else {}), row["input"]: row["revision_id"]}
-            grouped[row["id"]] = Owed(package=row["package"], role=Role(row["role"]), inputs=inputs)
+            grouped[row["id"]] = Owed(
+                package=row["package"],
+                role=Role(row["role"]),
+                inputs=inputs,
+                version=row["package_version"],
+                is_done=row["state"] == "done",
+            )
         return list(grouped.values())

@@ -1,4 +1,4 @@
--- Schema 1 of the appliance's database. The only durable state besides the spool of files.
+-- Schema 2 of the appliance's database. The only durable state besides the spool of files.
 -- Times are ISO 8601 UTC text with microseconds; *_mono are seconds of the boot named beside them; JSON is text.
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -132,10 +132,10 @@ CREATE TABLE revision (
     ready_mono REAL NOT NULL,
     last_image_mono REAL NOT NULL,
     boot TEXT NOT NULL,
-    routed INTEGER NOT NULL DEFAULT 0,
+    routed INTEGER NOT NULL DEFAULT 0,  -- 0: not yet; 1: routed; 2: a package was replaced, look for what is missing
     UNIQUE (series_id, n)
 ) STRICT;
-CREATE INDEX revision_unrouted ON revision (routed) WHERE routed = 0;
+CREATE INDEX revision_unrouted ON revision (routed) WHERE routed <> 1;
 CREATE TABLE revision_version (
     revision_id INTEGER NOT NULL REFERENCES revision (id),
     version_id INTEGER NOT NULL REFERENCES version (id),
@@ -238,3 +238,39 @@ CREATE TABLE issue (
     cleared_at TEXT
 ) STRICT;
 CREATE UNIQUE INDEX issue_open ON issue (code, subject) WHERE cleared_at IS NULL;
+
+-- Every version of a package that the box has known; its claims and texts outlive its folder. A name has two slots: the
+-- version that serves and one other.
+CREATE TABLE package (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    origin TEXT NOT NULL,           -- config: came with this software, the configuration names it; installed: by an act
+    folder TEXT NOT NULL DEFAULT '',      -- below the folder of packages; empty where it came with this software
+    manifest TEXT NOT NULL,         -- its model.yaml
+    state TEXT NOT NULL,            -- packages.PackageState
+    state_at TEXT NOT NULL,
+    was TEXT NOT NULL DEFAULT '',         -- of a withdrawn one: its state before
+    why TEXT NOT NULL DEFAULT '',         -- what the person said at the last act
+    chosen INTEGER NOT NULL DEFAULT 1,    -- 0: the configuration names it no longer
+    choice TEXT NOT NULL DEFAULT '',      -- JSON: role and operating points as the configuration gave them last
+    live_after_days REAL,           -- what its silent time must reach, from state_at; NULL: it stays silent
+    live_after_studies INTEGER,
+    signed_by TEXT NOT NULL DEFAULT '[]', -- JSON list of key ids
+    p95_ms REAL,                    -- of its golden cases when it was installed here
+    installed_at TEXT NOT NULL,
+    UNIQUE (name, version, digest)
+) STRICT;
+
+-- Where a site has picked another operating point than the package's default.
+CREATE TABLE operating_point (
+    package TEXT NOT NULL,
+    version TEXT NOT NULL,
+    finding TEXT NOT NULL,
+    point TEXT NOT NULL,
+    since_at TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (package, version, finding)
+) WITHOUT ROWID, STRICT;

@@ -12,20 +12,20 @@ from pathlib import Path
 from appliance.errors import NotAnalysable
 from appliance.records import Detail, Measurement, Region
 from appliance.triage.frames import ProtocolError
-from appliance.triage.protocol import Finish, Message, Progress, Result, Scored, SeriesInput, Step
-from appliance.triage.shelf import OpenPackage, Shelf
+from appliance.triage.message_base import Message
+from appliance.triage.pictures import draw_key_pictures
+from appliance.triage.protocol import Finish, Progress, Result, Scored, SeriesInput, Step
+from appliance.triage.serving import OpenPackage
+from appliance.triage.shelf import Shelf
 from appliance.triage.workbench import (
     Answer,
     Piece,
     decode_and_prepare,
-    draw_key_pictures,
-    finish_ct,
-    finish_xray,
-    merge,
+    finish,
     split_id,
 )
 from engines.errors import ContentError
-from engines.pipeline import Pipeline
+from engines.inputs import OpenInput
 from engines.types import ModelOutput
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Tools:
 
 
 class Analysis:
-    """One ``finish``: what is missing is decoded, each stage runs on its series, key pictures are drawn."""
+    """One ``finish``: what is missing is decoded, the package runs, key pictures are drawn."""
 
     def __init__(self, tools: Tools, message: Finish, opened: OpenPackage, hops_ms: dict[str, float]) -> None:
         """Begin; the limit counts from here."""
@@ -84,34 +84,33 @@ class Analysis:
             ProtocolError: A path outside of the spool, or an input that the package does not have.
             OSError: A file cannot be read.
         """
-        answers: list[Answer] = []
-        pictures: list[str] = []
-        for pipeline in self._opened.pipelines:
-            role = pipeline.stage.input.role
+        pipeline, series = self._opened.pipeline, {}
+        self._opened.begin_study(self._left_s)
+        for role, taken in pipeline.inputs.items():
             given = self._message.inputs.get(role)
-            if given is None:
+            if given is not None:
+                series[role] = self._pieces(given, taken)
+            elif not taken.optional:
                 raise ProtocolError(f"the analysis has no input {role!r}, which the package takes")
-            pieces = self._pieces(given, pipeline)
-            self._tell("infer", given)
-            with self._tools.limited(self._left_s()):
-                finish = finish_ct if given.kind == "ct" else finish_xray
-                answers.append(finish(pieces, pipeline))
-            pictures += self._draw(answers[-1], given, pieces, pipeline)
-        merged = merge(answers)
-        for hop, ms in merged.hops_ms.items():
+        first = next(iter(self._message.inputs.values()))
+        self._tell("infer", first)
+        with self._tools.limited(self._left_s()):
+            answer = finish(series, pipeline)
+        for hop, ms in answer.hops_ms.items():
             self._spent(hop, ms)
-        return self._result(merged, tuple(pictures))
+        pieces = [piece for pieces in series.values() for piece in pieces]
+        return self._result(answer, self._draw(answer, first, pieces))
 
-    def _pieces(self, given: SeriesInput, pipeline: Pipeline) -> list[Piece]:
+    def _pieces(self, given: SeriesInput, taken: OpenInput) -> list[Piece]:
         """Everything that the revision consists of, whether it was prepared ahead of time or not."""
         shelf, pieces = self._tools.shelf, []
         for instance in given.instances:
-            piece = shelf.get(given.series_key, instance.key, pipeline)
+            piece = shelf.get(given.series_key, instance.key, taken.preparation)
             if piece is None:
                 path = self._tools.path(instance.path)
                 self._tell("decode", given, instance.key)
                 with self._tools.limited(self._left_s()):
-                    piece = decode_and_prepare(path, given.kind, self._opened.pipelines)
+                    piece = decode_and_prepare(path, given.kind, [self._opened.pipeline])
                 shelf.put(given.series_key, instance.key, piece)
                 for hop, ms in piece.hops_ms.items():
                     self._spent(hop, ms)
@@ -120,12 +119,12 @@ class Analysis:
             pieces.append(piece)
         return pieces
 
-    def _draw(self, answer: Answer, given: SeriesInput, pieces: list[Piece], pipeline: Pipeline) -> tuple[str, ...]:
+    def _draw(self, answer: Answer, given: SeriesInput, pieces: list[Piece]) -> tuple[str, ...]:
         begun = time.perf_counter()
         self._tell("picture", given)
         try:
             with self._tools.limited(self._left_s()):
-                return draw_key_pictures(answer.output, pieces, given.kind, pipeline, self._tools.spool_root)
+                return draw_key_pictures(answer.output, pieces, self._opened.pipeline, self._tools.spool_root)
         except (NotAnalysable, OSError):
             # The scores stand: an alert does not wait for, or fail by, its picture.
             log.warning("analysis %d: its key pictures could not be drawn", self._message.analysis_id)
@@ -134,7 +133,7 @@ class Analysis:
             self._spent("picture", (time.perf_counter() - begun) * 1000)
 
     def _result(self, answer: Answer, pictures: tuple[str, ...]) -> Result:
-        output, session = answer.output, self._opened.pipelines[0].session
+        output, pipeline = answer.output, self._opened.pipeline
         return Result(
             analysis_id=self._message.analysis_id,
             findings=tuple(_scored(output, finding.id) for finding in self._opened.package.manifest.findings),
@@ -142,9 +141,9 @@ class Analysis:
             caveats=answer.caveats,
             warnings=tuple(Detail(warning.text, warning.values) for warning in output.warnings),
             package_digest=self._opened.package.digest,
-            engine_digest=session.digest,
-            backend=session.backend,
-            precision=session.precision,
+            engine_digest=pipeline.digest,
+            backend=pipeline.backend,
+            precision=pipeline.precision,
             pictures=pictures,
             hops_ms=self._hops_ms,
         )

@@ -65,7 +65,8 @@ def envelope_faults(envelope: Envelope, header: Header, images: int) -> list[Det
     makes = [name.lower() for name in envelope.manufacturers]
     if makes and header.manufacturer and not any(make in header.manufacturer.lower() for make in makes):
         faults.append(Detail("this make of scanner is not covered"))
-    view = header.view_position.upper()
+    # A series may show several views, one header speaks for one image only: the worker looks at each.
+    view = header.view_position.upper() if images == 1 else ""
     if envelope.view_positions and view and view not in envelope.view_positions:
         faults.append(Detail("this view is not covered"))
     age = age_years(header.patient_age)
@@ -90,6 +91,11 @@ def envelope_faults(envelope: Envelope, header: Header, images: int) -> list[Det
     if not envelope.allow_derived and header.image_type[:1] == ("DERIVED",):
         faults.append(Detail("the images are derived"))
     return faults
+
+
+def shows(envelope: Envelope, header: Header) -> bool:
+    """Whether an X-ray is known to be of a view that the input takes (ViewPosition, PS3.3 C.8.11.2)."""
+    return not envelope.view_positions or header.view_position.upper() in envelope.view_positions
 
 
 def count_not_covered(slices: int) -> Detail:

@@ -17,6 +17,8 @@ from appliance.dicom.pixels import same_pixels
 from appliance.errors import NotAnalysable
 from appliance.records import Detail, Reason
 from appliance.triage.analysis import Analysis, Tools
+from appliance.triage.engine_desk import EngineDesk, LookAgain, end_lost, loaded_message
+from appliance.triage.engine_messages import Build, SpotCheck
 from appliance.triage.frames import ProtocolError
 from appliance.triage.protocol import (
     Add,
@@ -32,9 +34,10 @@ from appliance.triage.protocol import (
     Refused,
     Result,
     ToWorker,
+    Unload,
 )
 from appliance.triage.workbench import decode_and_prepare
-from engines.errors import ContentError, EngineError
+from engines.errors import ContentError, EngineError, SessionError
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +50,22 @@ _DETAIL = 1000
 class Desk:
     """Answers messages. One thread uses it."""
 
-    def __init__(self, tools: Tools) -> None:
-        """Work with ``tools``."""
+    def __init__(self, tools: Tools, engines: EngineDesk) -> None:
+        """Work with ``tools``; what is asked of engines goes to ``engines``."""
         # OpenCV's own threads would fight those of the inference.
         cv2.setNumThreads(1)
         self._tools = tools
+        self._engines = engines
 
-    def handle(self, message: ToWorker) -> None:
+    def handle(self, message: ToWorker | LookAgain) -> None:
         """Do what a message asks for, answer included."""
         if isinstance(message, Finish):
+            opened = self._tools.shelf.package(message.package)
+            before = opened.fallback if opened is not None else ""
             self._tools.say(self._finish(message))
+            # After the result, which an alert may wait for: a server that stopped, or began again, to compute.
+            if opened is not None and opened.fallback != before:
+                self._tools.say(loaded_message(message.package, opened, 0.0))
         elif isinstance(message, Add):
             self._add(message)
         elif isinstance(message, Open):
@@ -67,7 +76,13 @@ class Desk:
             self._tools.say(self._compare(message))
         elif isinstance(message, Load):
             self._tools.say(self._load(message))
-        else:
+        elif isinstance(message, Build):
+            self._engines.build(message)
+        elif isinstance(message, SpotCheck):
+            self._engines.check(message)
+        elif isinstance(message, LookAgain):
+            self._engines.look_again(message)
+        elif isinstance(message, Unload):
             self._tools.shelf.unload(message.package)
 
     @staticmethod
@@ -79,10 +94,22 @@ class Desk:
 
     def _load(self, message: Load) -> Loaded | Refused:
         begun = time.perf_counter()
+        if (message.engine is not None or message.kserve is not None) and not message.no_engine:
+            self._tools.say(Progress(step="engine", package=message.package))
         try:
             with self._tools.limited(LOAD_LIMIT_S):
-                opened = self._tools.shelf.load(message.package, Path(message.folder), message.digest)
+                opened = self._tools.shelf.load(
+                    message.package,
+                    Path(message.folder),
+                    message.digest,
+                    message.keys,
+                    engine=message.engine,
+                    kserve=message.kserve,
+                    no_engine=message.no_engine,
+                )
         except EngineError as error:
+            if isinstance(error, SessionError) and error.sticky:
+                end_lost(self._tools.say, message.package, error)
             why = str(error)
         except MemoryError:
             why = "the worker has not enough memory to load it"
@@ -90,15 +117,7 @@ class Desk:
             log.exception("package %s", message.package)
             why = f"{type(error).__name__} while it was loaded; the worker's log has more"
         else:
-            session = opened.pipelines[0].session
-            return Loaded(
-                package=message.package,
-                digest=opened.package.digest,
-                engine_digest=session.digest,
-                backend=session.backend,
-                precision=session.precision,
-                ms=(time.perf_counter() - begun) * 1000,
-            )
+            return loaded_message(message.package, opened, (time.perf_counter() - begun) * 1000)
         return Refused(package=message.package, message=why[:_DETAIL])
 
     def _add(self, message: Add) -> None:
@@ -147,6 +166,8 @@ class Desk:
             except ContentError as error:
                 reason, details = Reason(error.reason), [Detail(error.message.text, error.message.values)]
             except (EngineError, ProtocolError) as error:
+                if isinstance(error, SessionError) and error.sticky:
+                    end_lost(self._tools.say, message.package, error)
                 reason, details = Reason.FAILED, [Detail("fault in the AI engine: {fault}", {"fault": str(error)})]
             except OSError as error:
                 fault = error.strerror or type(error).__name__

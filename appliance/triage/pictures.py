@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.types import Region
+from appliance.dicom.pixels import hu_slices, xray_image
+from appliance.dicom.pixels import picture as windowed
+from appliance.triage.workbench import Piece, split_id
+from engines.pipeline import Pipeline
+from engines.types import ModelOutput, Region
 
 log = logging.getLogger(__name__)
 
+MAX_PICTURES = 3
 #: Longest side; X-rays of 3,000 pixels are shrunk, slices are not.
 MAX_PIXELS = 1024
 #: Window (centre, width) in HU by body part; the first that the package names counts.
@@ -29,6 +34,44 @@ _SOFT_TISSUE = (40.0, 400.0)
 _OUTLINE = (0, 220, 255)
 _MARGIN_PIXELS = 4
 _POINT_RADIUS = 12
+
+
+def draw_key_pictures(
+    output: ModelOutput, pieces: Sequence[Piece], pipeline: Pipeline, spool_root: Path
+) -> tuple[str, ...]:
+    """Draw the key slices, the best of each finding first, at most ``MAX_PICTURES``.
+
+    Args:
+        output: Names the key slices.
+        pieces: Of all series that the package was run on.
+        pipeline: The package.
+        spool_root: Where pictures are kept.
+
+    Returns:
+        Paths relative to the spool root, in the order of the key slices; shorter if the disk refuses one.
+    """
+    wanted = list(dict.fromkeys(_by_rank(output.key_slices.values())))[:MAX_PICTURES]
+    by_uid = {piece.header.sop_instance_uid: piece for piece in pieces}
+    window = window_of(part for taken in pipeline.inputs.values() for part in taken.input.envelope.body_parts)
+    outlined = pipeline.package.manifest.intended_use == "detection"
+    kept = []
+    for slice_id in wanted:
+        uid, frame = split_id(slice_id)
+        piece = by_uid.get(uid)
+        if piece is None:
+            continue
+        if piece.places:
+            # Decoded once more: a slice costs milliseconds, keeping the raw series would cost 150 MB.
+            image, scale = shrink(hu_slices(piece.path).hu[(frame or 1) - 1])
+            shown = windowed(image, window)
+        else:
+            image, scale = shrink(xray_image(piece.path) if piece.image is None else piece.image)
+            shown = windowed(image)
+        regions = [r for r in output.regions if r.slice_id == slice_id] if outlined else []
+        relative = keep(spool_root, draw(shown, regions, scale))
+        if relative is not None:
+            kept.append(relative)
+    return tuple(kept)
 
 
 def window_of(body_parts: Iterable[str]) -> tuple[float, float]:
@@ -111,3 +154,10 @@ def keep(spool_root: Path, png: bytes) -> str | None:
         log.warning("a key picture was not kept: %s", error.strerror)
         return None
     return relative
+
+
+def _by_rank(lists: Iterable[Sequence[str]]) -> list[str]:
+    """The first of every list, then the second of every list, ..."""
+    given = [list(one) for one in lists]
+    longest = max((len(one) for one in given), default=0)
+    return [one[rank] for rank in range(longest) for one in given if rank < len(one)]

@@ -13,38 +13,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
 from appliance.records import Detail, Measurement, Reason, Region, Role, in_english
+from appliance.triage.engine_messages import Build, CancelBuild, EngineNews, EngineWish, KServeWish, SpotCheck
 from appliance.triage.frames import ProtocolError, frame
+from appliance.triage.message_base import MAX_TEXT, Key, Message, PathText, Text
 
 #: Raised when a message changes its meaning; a worker of another version is refused at ``hello``.
 PROTOCOL = 1
 
-_MAX_TEXT = 4000
-
 
 def _short(detail: Detail) -> Detail:
-    if len(str(detail)) > _MAX_TEXT:
-        msg = f"a sentence has at most {_MAX_TEXT} characters"
+    if len(str(detail)) > MAX_TEXT:
+        msg = f"a sentence has at most {MAX_TEXT} characters"
         raise ValueError(msg)
     return detail
 
 
-Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT)]
 Told = Annotated[Detail, AfterValidator(_short)]
 Picture = Annotated[str, StringConstraints(pattern=r"^pictures/[0-9a-f]{2}/[0-9a-f]{32}\.png$")]
 SeriesKind = Literal["ct", "xray"]
-#: What the worker is about to do; ``infer`` is assemble, run and head in one. ``idle``: nothing is in hand.
-Step = Literal["decode", "infer", "picture", "compare", "idle"]
-
-
-class Message(BaseModel):
-    """One message; frozen, nothing unknown, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+#: What the worker is about to do; ``infer`` is assemble, run and head in one, ``engine`` opens or checks an engine.
+#: ``idle``: nothing is in hand.
+Step = Literal["decode", "infer", "picture", "compare", "engine", "idle"]
 
 
 # -- daemon to worker ------------------------------------------------------------------------------------------------
@@ -53,7 +45,10 @@ class Message(BaseModel):
 class Load(Message):
     """Open a package and try it on its golden case. Answered by ``Loaded`` or ``Refused``.
 
-    Which folders are trusted is the daemon's decision; ``digest`` makes sure that both looked at the same bytes.
+    Which folders are trusted is the daemon's decision; ``digest`` makes sure that both looked at the same bytes, and
+    ``keys`` are those (PEM) of which one must have signed a package that did not come with this software.
+    Without ``engine`` and ``kserve``, of which at most one is given, the reference itself serves: ONNX Runtime with the
+    package's own graph. ``no_engine`` says why where the configuration wants another.
     """
 
     type: Literal["load"] = "load"
@@ -61,6 +56,10 @@ class Load(Message):
     folder: PathText
     digest: Key
     role: Role
+    keys: tuple[Text, ...] = ()
+    engine: EngineWish | None = None
+    kserve: KServeWish | None = None
+    no_engine: Text = ""
 
 
 class Unload(Message):
@@ -142,11 +141,15 @@ class Hello(Message):
     type: Literal["hello"] = "hello"
     protocol: int
     pid: int
-    packages: dict[Key, Key] = {}
+    packages: dict[Key, Key] = Field(default={})
 
 
 class Loaded(Message):
-    """The package serves: it gave its golden case's answer."""
+    """The package serves: it gave its golden case's answer. Said again when another engine has taken over.
+
+    ``fallback`` says why it is not the wished engine, or server, that serves; ``lacks_engine``: because there is none
+    for this device and package, so that one should be built.
+    """
 
     type: Literal["loaded"] = "loaded"
     package: Key
@@ -155,6 +158,8 @@ class Loaded(Message):
     backend: str
     precision: str
     ms: float
+    fallback: Text = ""
+    lacks_engine: bool = False
 
 
 class Refused(Message):
@@ -169,6 +174,7 @@ class Progress(Message):
     """The worker begins a step, told before it enters native code, so that a death has an address.
 
     ``analysis_id`` is None for work ahead of time (``add``) and comparisons; ``ms`` counts from the analysis's begin.
+    ``package`` is told with step ``engine``.
     """
 
     type: Literal["progress"] = "progress"
@@ -176,6 +182,7 @@ class Progress(Message):
     analysis_id: int | None = None
     series_key: str = ""
     version_key: str = ""
+    package: str = ""
     ms: float = 0.0
 
 
@@ -200,7 +207,7 @@ class Result(Message):
     type: Literal["result"] = "result"
     analysis_id: int
     findings: tuple[Scored, ...]
-    numbers: dict[str, float] = {}
+    numbers: dict[str, float] = Field(default={})
     caveats: tuple[Told, ...] = ()
     warnings: tuple[Told, ...] = ()
     package_digest: str
@@ -209,7 +216,7 @@ class Result(Message):
     precision: str
     #: Relative paths in the spool.
     pictures: tuple[Picture, ...] = ()
-    hops_ms: dict[str, float] = {}
+    hops_ms: dict[str, float] = Field(default={})
 
 
 class Failed(Message):
@@ -220,8 +227,8 @@ class Failed(Message):
     reason: Reason
     details: tuple[Told, ...]
     package_digest: str = ""
-    numbers: dict[str, float] = {}
-    hops_ms: dict[str, float] = {}
+    numbers: dict[str, float] = Field(default={})
+    hops_ms: dict[str, float] = Field(default={})
 
     @property
     def detail(self) -> str:
@@ -238,8 +245,9 @@ class Compared(Message):
     detail: Text = ""
 
 
-ToWorker = Union[Load, Unload, Open, Add, Finish, Drop, Compare]  # noqa: UP007 - Annotated needs it on Python 3.10
-FromWorker = Union[Hello, Loaded, Refused, Progress, Result, Failed, Compared]  # noqa: UP007 - the same
+# Union, because Annotated needs it on Python 3.10.
+ToWorker = Union[Load, Unload, Build, CancelBuild, SpotCheck, Open, Add, Finish, Drop, Compare]  # noqa: UP007
+FromWorker = Union[Hello, Loaded, Refused, Progress, Result, Failed, Compared, EngineNews]  # noqa: UP007 - the same
 
 _TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="type")])
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="type")])

@@ -8,22 +8,24 @@ does not, and content that disagrees ends in out_of_envelope.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from appliance.records import AnalysisResult, Detail, Header, Outcome, Reason, Role
 from appliance.store.analyses import LeftOut, Plan
+from appliance.store.orphans import withdrawn_result
 from appliance.store.revisions import Owed, Revision
-from appliance.triage.claims import envelope_faults, has_contrast, plane, unclaimed
+from appliance.triage.claims import envelope_faults, has_contrast, plane, shows, unclaimed
 from engines.manifest import Input, Manifest, Preference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A package that runs on this box, as routing sees it."""
+    """A package that runs on this box, as routing sees it; a withdrawn one still claims, loudly, what it would take."""
 
     manifest: Manifest
     role: Role
+    withdrawn: bool = False
 
 
 def plan_study(
@@ -53,21 +55,28 @@ def plan_study(
     for candidate in candidates:
         manifest = candidate.manifest
         inputs: dict[str, int] = {}
+        claimed: list[Revision] = []
+        is_whole = False
         faults: list[Detail] = []
         late = False
         deadline_s = xray_deadline_s
-        for stage in manifest.stages:
-            wanted = stage.input
+        for feed in manifest.inputs:
+            wanted = feed.input
             claims = []
             for revision in newest:
                 refusal = unclaimed(wanted, revision.header)
-                if refusal is None:
-                    claims.append(revision)
-                else:
+                if refusal is not None:
                     why.setdefault(revision.id, refusal)
+                elif len(manifest.inputs) == 1 or revision.images > 1 or shows(wanted.envelope, revision.header):
+                    claims.append(revision)
+                else:  # the other view of a pair is no claim; whether it comes, and what it shows, is not known yet
+                    why.setdefault(revision.id, "not selected")
             if not claims:
+                if feed.optional:
+                    continue
                 break
             best = min(claims, key=lambda revision: _rank(wanted, revision))
+            claimed += claims
             for revision in claims:
                 why[revision.id] = "not selected"
             inputs[wanted.role] = best.id
@@ -75,13 +84,12 @@ def plan_study(
             late = late or best.is_rebuilt
             if best.header.modality == "CT":
                 deadline_s = ct_deadline_s
-        if len(inputs) < len(manifest.stages):
+        else:
+            is_whole = bool(inputs)
+        if not is_whole:
             continue
         taken.update(inputs.values())
-        is_owed = any(
-            one.package == manifest.name and one.role is candidate.role and one.inputs == inputs for one in owed
-        )
-        if is_owed and all(revision.routed for revision in newest if revision.id in inputs.values()):
+        if not _is_due(candidate, inputs, claimed, owed):
             continue
         plans.append(
             Plan(
@@ -94,7 +102,7 @@ def plan_study(
                 deadline_s=deadline_s,
                 inputs=inputs,
                 late=late,
-                ended=_out_of_envelope(faults),
+                ended=withdrawn_result(manifest.name) if candidate.withdrawn else _out_of_envelope(faults),
             )
         )
     left_out = tuple(
@@ -103,6 +111,23 @@ def plan_study(
         if revision.id not in taken and not revision.routed
     )
     return tuple(plans), left_out
+
+
+def _is_due(candidate: Candidate, inputs: Mapping[str, int], claimed: Sequence[Revision], owed: Sequence[Owed]) -> bool:
+    """Whether these inputs are to be analysed now: something that is claimed is new, or waits for a replaced version.
+
+    A version that was activated meanwhile takes new images; it does not go back to old ones.
+    """
+    taken = [revision for revision in claimed if revision.id in inputs.values()]
+    if any(not revision.routed for revision in taken):
+        return True
+    wanted = (candidate.manifest.name, candidate.role, inputs)
+    before = [one for one in owed if (one.package, one.role, one.inputs) == wanted]
+    if any(not revision.routed for revision in claimed):
+        return not before
+    # Of what has ended nothing is owed again, whichever version did it.
+    is_waiting = bool(before) and not any(one.is_done or one.version == candidate.manifest.version for one in before)
+    return is_waiting and any(revision.again for revision in taken)
 
 
 def _out_of_envelope(faults: list[Detail]) -> AnalysisResult | None:

@@ -12,23 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from appliance.triage.engine_messages import EngineWish, KServeWish
 from appliance.triage.protocol import SeriesKind
-from appliance.triage.workbench import Piece, preparation_of
+from appliance.triage.serving import OpenPackage, Plan
+from appliance.triage.workbench import Piece
 from engines.errors import PackageError
-from engines.golden import check_golden
-from engines.package import Package, load_package
+from engines.package import load_package
 from engines.pipeline import Pipeline
+from engines.signing import load_public
+from engines.store import Entry
 
 #: Of all series together: five heads of 300 slices.
 BUDGET_BYTES = 192 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPackage:
-    """A package that serves: one pipeline per stage."""
-
-    package: Package
-    pipelines: tuple[Pipeline, ...]
 
 
 @dataclass(slots=True)
@@ -65,42 +60,55 @@ class Shelf:
         self._packages: dict[str, OpenPackage] = {}
         self._series: OrderedDict[str, _Series] = OrderedDict()
 
-    def load(self, name: str, folder: Path, digest: str) -> OpenPackage:
+    def load(
+        self,
+        name: str,
+        folder: Path,
+        digest: str,
+        keys: Sequence[str] = (),
+        *,
+        engine: EngineWish | None = None,
+        kserve: KServeWish | None = None,
+        no_engine: str = "",
+    ) -> OpenPackage:
         """Open a package and let it show that it works; another of that name is closed first.
+
+        Args:
+            name: What the daemon calls it: the package's name, or ``name@version``.
+            folder: Where it lies.
+            digest: What the daemon has read there.
+            keys: PEM of the keys of which one must have signed it, unless it came with this software.
+            engine: On which it should run.
+            kserve: On whose server it should run; without it and ``engine`` it is the reference.
+            no_engine: Why it must run on the reference all the same.
 
         Raises:
             PackageError: It is not trusted, not the one that the daemon has read, or breaks the schema.
             SessionError: The backend refuses its graph, or a golden case got another answer.
         """
         self.unload(name)
-        package = load_package(folder, trusted=folder.resolve() in self._trusted)
-        if (package.name, package.digest) != (name, digest):
+        trusted = folder.resolve() in self._trusted
+        package = load_package(folder, keys=[load_public(pem) for pem in keys], trusted=trusted)
+        if (package.name, package.digest) != (name.partition("@")[0], digest):
             raise PackageError(f"{folder} is no longer the package that the daemon has read; restart the daemon")
-        pipelines: list[Pipeline] = []
-        try:
-            for index in range(len(package.manifest.stages)):
-                pipelines.append(Pipeline(package, index, backend=self._backend, threads=self._threads))
-                pipelines[-1].warmup()
-            if len(pipelines) == 1:
-                # The known answer, and the warm-up: the first study is not slower than the second.
-                check_golden(pipelines[0])
-        except BaseException:
-            for pipeline in pipelines:
-                pipeline.close()
-            raise
-        opened = OpenPackage(package, tuple(pipelines))
+        plan = Plan(backend=self._backend, threads=self._threads, wish=engine, kserve=kserve, no_engine=no_engine)
+        opened = OpenPackage(package, plan)
         self._packages[name] = opened
         return opened
 
     def unload(self, name: str) -> None:
         """Close a package; nothing if there is none of that name."""
         opened = self._packages.pop(name, None)
-        for pipeline in opened.pipelines if opened is not None else ():
-            pipeline.close()
+        if opened is not None:
+            opened.close()
 
     def package(self, name: str) -> OpenPackage | None:
         """An open package."""
         return self._packages.get(name)
+
+    def entries(self) -> list[Entry]:
+        """The engines that serve now."""
+        return [opened.entry for opened in self._packages.values() if opened.entry is not None]
 
     def begin(self, series_key: str, kind: SeriesKind, packages: tuple[str, ...]) -> None:
         """A series begins that these packages may want."""
@@ -116,8 +124,7 @@ class Shelf:
         series = self._series.get(series_key)
         if series is None or version_key in series.pieces or series.size_bytes > self._budget_bytes:
             return ()
-        opened = [self._packages[name] for name in series.packages if name in self._packages]
-        return tuple(pipeline for one in opened for pipeline in one.pipelines)
+        return tuple(self._packages[name].pipeline for name in series.packages if name in self._packages)
 
     def put(self, series_key: str, version_key: str, piece: Piece) -> None:
         """Keep a prepared instance; other series give way."""
@@ -129,11 +136,11 @@ class Shelf:
         while len(self._series) > 1 and sum(one.size_bytes for one in self._series.values()) > self._budget_bytes:
             self._series.popitem(last=False)
 
-    def get(self, series_key: str, version_key: str, pipeline: Pipeline) -> Piece | None:
-        """An instance that was prepared for this pipeline."""
+    def get(self, series_key: str, version_key: str, preparation: str) -> Piece | None:
+        """An instance that was prepared so (``OpenInput.preparation``)."""
         series = self._series.get(series_key)
         piece = series.pieces.get(version_key) if series is not None else None
-        return piece if piece is not None and preparation_of(pipeline) in piece.prepared else None
+        return piece if piece is not None and preparation in piece.prepared else None
 
     def drop(self, series_key: str) -> None:
         """Forget a series."""

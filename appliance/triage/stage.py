@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.clock import Clock
 from appliance.config import Config
 from appliance.dicom.classes import SLICE_CLASSES
-from appliance.records import AnalysisResult, Detail, Outcome, Reason, Severity
+from appliance.records import AnalysisResult, Detail, Outcome, Reason, Role, Severity
 from appliance.store import Store
 from appliance.store.analyses import Queued
 from appliance.store.database import iso
@@ -16,18 +16,27 @@ from appliance.store.facts import Kind
 from appliance.triage.availability import WorkerPolicy
 from appliance.triage.claims import unclaimed
 from appliance.triage.order import is_overdue, next_analysis
-from appliance.triage.packages import Running, owed_results
+from appliance.triage.packages import Now, Running, RunningPackages, owed_results
 from appliance.triage.protocol import Failed, InstanceRef, SeriesInput, SeriesKind
 from appliance.triage.routing import Candidate, plan_study
 from appliance.triage.verdict import decide
 from appliance.triage.worker_client import WorkerLink
-from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerReady, WorkerStarted, WorkerTimedOut
+from appliance.triage.worker_events import (
+    PackagesChanged,
+    WorkerEnded,
+    WorkerLost,
+    WorkerReady,
+    WorkerStarted,
+    WorkerTimedOut,
+)
 
 #: An analysis that was started this often without an end is not tried again.
 _ATTEMPTS = 3
 #: A study that ended the worker this often is not tried again.
 _DEATHS = 2
 _MIN_LIMIT_S = 1.0
+#: Issues of what runs; they end with the package that they are about.
+_OF_PACKAGES = frozenset({"PACKAGE_REFUSED", "ENGINE_FALLBACK", "ENGINE_NOT_BUILT", "KSERVE_DEGRADED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +47,7 @@ class Bench:
     config: Config
     clock: Clock
     link: WorkerLink
-    packages: Mapping[str, Running]
+    packages: RunningPackages
 
     def finish(self, analysis_id: int, package: str, result: AnalysisResult, *, late: bool = False) -> None:
         """End an analysis with everything that follows from it."""
@@ -57,10 +66,12 @@ class RoutingStage:
         self._wake_runner = wake_runner
         self._policy = WorkerPolicy(bench.clock.monotonic())
         self._backlog_since: str | None = iso(bench.clock.now()) if bench.store.analyses.has_late_open() else None
-        self._candidates = [Candidate(manifest=one.package.manifest, role=one.role) for one in bench.packages.values()]
+        self._now = Now()
+        self._candidates: list[Candidate] = []
 
     def step(self) -> bool:
-        """Look at the worker, at new revisions and at deadlines once."""
+        """Look at the packages, the worker, new revisions and deadlines once."""
+        self._look()
         self._watch_worker()
         for study_id in self._bench.store.revisions.studies_to_route():
             self._route(study_id)
@@ -70,9 +81,27 @@ class RoutingStage:
             self._backlog_since = None
         return False
 
+    def _look(self) -> None:
+        """See what runs now."""
+        now = self._bench.packages.now()
+        if now is self._now:
+            return
+        self._now = now
+        running = [Candidate(manifest=one.package.manifest, role=one.role) for one in now.running.values()]
+        missed = [Candidate(manifest=one.manifest, role=Role.LIVE, withdrawn=True) for one in now.withdrawn]
+        self._candidates = running + missed
+        for issue in self._bench.store.issues.open():
+            if issue.code in _OF_PACKAGES and issue.subject not in now.running:
+                self._bench.store.issues.clear(issue.code, issue.subject)
+
     def _watch_worker(self) -> None:
         bench = self._bench
-        if not bench.packages:
+        if not self._now.running:
+            # Nothing to run, so nothing is missing; the first package that is activated gets a worker.
+            bench.link.want(wanted=False)
+            bench.link.events()
+            bench.store.issues.clear("AI_UNAVAILABLE", "worker")
+            self._policy = WorkerPolicy(bench.clock.monotonic())
             return
         for event in bench.link.events():
             if isinstance(event, WorkerStarted):
@@ -80,12 +109,9 @@ class RoutingStage:
             elif isinstance(event, WorkerReady):
                 self._policy.ready(event.at_mono)
                 bench.store.analyses.worker_started(event.pid, dict(event.packages))
-                for name in bench.packages:
-                    message = event.refused.get(name)
-                    if message is None:
-                        bench.store.issues.clear("PACKAGE_REFUSED", name)
-                    else:
-                        bench.store.issues.raise_("PACKAGE_REFUSED", name, Severity.FAULT, {"why": message})
+                self._note_refusals(event)
+            elif isinstance(event, PackagesChanged):
+                self._note_refusals(event)
             else:
                 self._worker_ended(event)
         now = bench.clock.monotonic()
@@ -99,6 +125,15 @@ class RoutingStage:
                 self._backlog_since = iso(bench.clock.now())
         if bench.link.is_ready:
             self._wake_runner()
+
+    def _note_refusals(self, event: WorkerReady | PackagesChanged) -> None:
+        issues = self._bench.store.issues
+        for key in self._now.running:
+            message = event.refused.get(key)
+            if message is None:
+                issues.clear("PACKAGE_REFUSED", key)
+            else:
+                issues.raise_("PACKAGE_REFUSED", key, Severity.FAULT, {"why": message})
 
     def _worker_ended(self, event: WorkerEnded) -> None:
         store = self._bench.store
@@ -129,6 +164,7 @@ class RoutingStage:
             plans,
             left_out,
             lambda package, result: owed_results(bench.config, package, result),
+            self._now.seen,
         )
         if plans:
             self._wake_runner()
@@ -158,37 +194,49 @@ class RunStage:
         self._bench = bench
         self._wake_delivery = wake_delivery
         self._lost_comparisons: dict[int, int] = {}
-        # A step waits for the worker as long as a package may take, plus the link's own grace.
-        limits = [one.package.manifest.limits.time_s for one in bench.packages.values()]
-        self.max_step_s = max(limits, default=60.0) + 90.0
+        self._now = Now()
+        self.max_step_s = 150.0
 
     def step(self) -> bool:
         """Compare one pair of versions, or run one analysis. True when it did."""
         bench = self._bench
-        if not bench.link.is_ready:
+        self._look()
+        if not bench.link.is_ready or bench.link.is_loading:
             return False
-        ready = [one for one in bench.store.analyses.open() if self._is_eligible(one)]
-        chosen = next_analysis(ready, bench.clock.monotonic())
+        waiting = bench.store.analyses.open()
+        chosen = next_analysis([one for one in waiting if self._is_eligible(one)], bench.clock.monotonic())
         if chosen is None:
             return self._compare()
-        self._run(chosen)
+        self._run(chosen, {revision for one in waiting if one.id != chosen.id for revision in one.inputs.values()})
         self._wake_delivery()
         return True
 
+    def _look(self) -> None:
+        """See what runs now, and have the worker load it. Here, because no analysis is in the worker meanwhile."""
+        now = self._bench.packages.now()
+        if now is self._now:
+            return
+        self._bench.link.serve(self._bench.packages.loads(now))
+        self._now = now
+        # A step waits for the worker as long as a package may take, plus the link's own grace.
+        limits = [one.package.manifest.limits.time_s for one in now.running.values()]
+        self.max_step_s = max(limits, default=60.0) + 90.0
+
     def _is_eligible(self, one: Queued) -> bool:
         """Whether everything that its package requires of the same study has ended."""
-        running = self._bench.packages.get(one.package)
-        if running is None or not running.package.manifest.requires:
+        running = self._now.of(one.package, one.package_version)
+        if running is None:
+            return False  # its version was replaced: ``Packages.tidy`` hands it over
+        if not running.package.manifest.requires:
             return True
-        results = self._bench.store.analyses.of_study(one.study_id)
+        results = self._bench.store.analyses.of_study(one.study_id, one.role)
         required = [requirement.package for requirement in running.package.manifest.requires]
         return all(results.get(package, True) is not None for package in required)
 
-    def _run(self, one: Queued) -> None:
+    def _run(self, one: Queued, wanted_later: set[int]) -> None:
         bench = self._bench
-        running = bench.packages.get(one.package)
+        running = self._now.of(one.package, one.package_version)
         if running is None:
-            self._end(one, Reason.WITHDRAWN, Detail("{package} no longer runs on this box", {"package": one.package}))
             return
         caveats, refusal = self._requirements(one, running)
         if refusal:
@@ -205,7 +253,7 @@ class RunStage:
             limit_s = max(_MIN_LIMIT_S, min(limit_s, one.ready_mono + one.deadline_s - started))
         try:
             answer = bench.link.finish(
-                one.id, one.package, self._inputs(one), limit_s=limit_s, study=f"study {one.study_id}"
+                one.id, running.key, self._inputs(one), limit_s=limit_s, study=f"study {one.study_id}"
             )
         except WorkerTimedOut:
             self._end(one, Reason.TIMED_OUT, Detail("not analysed within {limit} s", {"limit": round(limit_s, 1)}))
@@ -233,7 +281,7 @@ class RunStage:
         else:
             result = decide(running.package.manifest, answer, running.operating_points, hops_ms=hops, caveats=caveats)
         bench.finish(one.id, one.package, result, late=is_overdue(one, ended))
-        for revision_id in one.inputs.values():
+        for revision_id in set(one.inputs.values()) - wanted_later:
             bench.link.drop(str(bench.store.revisions.get(revision_id).series_id))
 
     def _end(self, one: Queued, reason: Reason, *details: Detail) -> None:
@@ -242,7 +290,7 @@ class RunStage:
 
     def _requirements(self, one: Queued, running: Running) -> tuple[tuple[Detail, ...], tuple[Detail, ...]]:
         """Caveats that follow from required packages, and why the analysis must not run at all."""
-        results = self._bench.store.analyses.of_study(one.study_id)
+        results = self._bench.store.analyses.of_study(one.study_id, one.role)
         caveats: list[Detail] = []
         for requirement in running.package.manifest.requires:
             result = results.get(requirement.package)
@@ -336,9 +384,9 @@ class PrefetchStage:
         if wanted is None:
             header = bench.store.revisions.header(series_id)
             packages = [
-                one.package.name
+                one.key
                 for one in bench.packages.values()
-                if any(unclaimed(stage.input, header) is None for stage in one.package.manifest.stages)
+                if any(unclaimed(feed.input, header) is None for feed in one.package.manifest.inputs)
             ]
             wanted = bool(packages) and header.sop_class_uid in SLICE_CLASSES
             self._wanted[series_id] = wanted

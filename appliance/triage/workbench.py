@@ -5,28 +5,28 @@ The bench calls these functions in one warmed process and takes their time as th
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.dicom.geometry import SlicePlace, sort_slices
+from appliance.dicom.geometry import SlicePlace, in_plane_shifts, sort_slices
 from appliance.dicom.headers import read_header
-from appliance.dicom.pixels import hu_slices, picture, xray_image
+from appliance.dicom.pixels import hu_slices, xray_image
 from appliance.errors import NotAnalysable, RejectedInstance
 from appliance.records import Detail, Header, Reason
-from appliance.triage import pictures
-from appliance.triage.claims import envelope_faults, unclaimed
+from appliance.triage.claims import envelope_faults, shows, unclaimed
 from appliance.triage.protocol import SeriesKind
 from appliance.triage.stack_checks import refuse_duplicates, refuse_gaps, refuse_outside
 from engines.errors import ContentError
+from engines.inputs import OpenInput
 from engines.pipeline import Pipeline
 from engines.types import Image, ModelOutput, Prepared, Stack
 
-MAX_PICTURES = 3
 #: What is said of images that ``claims.unclaimed`` does not let pass.
 _LEFT_OUT = {
     "dose report": Detail("{count} of {total} images left out: dose report"),
@@ -50,7 +50,7 @@ class Piece:
     header: Header
     #: One per frame; empty for an X-ray.
     places: tuple[SlicePlace, ...]
-    #: Per preparation (``preparation_of``) one small picture per frame, or why it must not be scored.
+    #: Per preparation (``OpenInput.preparation``) one small picture per frame, or why it must not be scored.
     prepared: dict[str, tuple[Prepared, ...] | ContentError]
     #: Milliseconds of ``decode`` and ``prepare``.
     hops_ms: dict[str, float]
@@ -69,7 +69,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one stage of a package says of its input."""
+    """What a package says of its input."""
 
     output: ModelOutput
     caveats: tuple[Detail, ...] = ()
@@ -77,13 +77,8 @@ class Answer:
     hops_ms: dict[str, float] = field(default_factory=dict)
 
 
-def preparation_of(pipeline: Pipeline) -> str:
-    """What two packages share if they prepare pictures alike: the name of a preprocessor with its parameters."""
-    return f"{pipeline.stage.preprocess.name} {pipeline.preprocessor.model_dump_json()}"
-
-
 def decode_and_prepare(path: Path, kind: SeriesKind, pipelines: Iterable[Pipeline]) -> Piece:
-    """Decode one file and make it small for every one of these pipelines.
+    """Decode one file and make it small for every input of these pipelines that takes such series.
 
     Raises:
         NotAnalysable: CANNOT_DECODE, or OUT_OF_ENVELOPE for what has no HU, no place, or two polarities.
@@ -110,38 +105,65 @@ def decode_and_prepare(path: Path, kind: SeriesKind, pipelines: Iterable[Pipelin
     middle = time.perf_counter()
     prepared: dict[str, tuple[Prepared, ...] | ContentError] = {}
     for pipeline in pipelines:
-        key = preparation_of(pipeline)
-        if key not in prepared:
-            try:
-                prepared[key] = tuple(pipeline.prepare(image) for image in images)
-            except ContentError as error:
-                prepared[key] = error
+        for role, taken in pipeline.inputs.items():
+            if taken.preparation not in prepared and ("CT" in taken.input.modality) == (kind == "ct"):
+                try:
+                    prepared[taken.preparation] = tuple(pipeline.prepare(role, image) for image in images)
+                except ContentError as error:
+                    prepared[taken.preparation] = error
     ended = time.perf_counter()
     hops_ms = {"decode": (middle - begun) * 1000, "prepare": (ended - middle) * 1000}
     return Piece(path=path, header=header, places=places, prepared=prepared, hops_ms=hops_ms, image=whole)
 
 
-def finish_ct(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
-    """Check the geometry of a whole series and run a package's stage on it.
+def finish(series: Mapping[str, Sequence[Piece]], pipeline: Pipeline) -> Answer:
+    """Run a package on its series. Of X-rays every image in the envelope is run; the highest score counts.
+
+    Args:
+        series: By role: everything that the series revision consists of. Optional inputs may be missing.
+        pipeline: The package.
 
     Raises:
         NotAnalysable: INCOMPLETE naming the missing slices, OUT_OF_ENVELOPE.
         ContentError: The pixels, or the output made of them, must not be scored.
         SessionError: The backend failed.
     """
-    taken, caveats = _images_of_the_series(pieces, pipeline)
+    caveats: list[Detail] = []
+    given: dict[str, list[Stack]] = {}
+    numbers: dict[str, float] = {}
+    for role, pieces in series.items():
+        taken = pipeline.inputs[role]
+        if any(piece.places for piece in pieces):
+            stacks, told, seen = _ct_stack(pieces, taken)
+        else:
+            stacks, told, seen = _xrays(pieces, taken, is_only=len(pipeline.inputs) == 1)
+        caveats += told
+        numbers |= seen
+        if stacks:
+            given[role] = stacks
+    answers = []
+    # Of two frontal images and a lateral one there are two pairs; what a series does not show is left to zeros.
+    for chosen in itertools.product(*given.values()):
+        finished = pipeline.finish(dict(zip(given, chosen, strict=True)))
+        answers.append(Answer(output=_checked(finished.output, {}), hops_ms=finished.hops_ms))
+    merged = merge(answers)
+    return Answer(output=_checked(merged.output, numbers), caveats=tuple(caveats), hops_ms=merged.hops_ms)
+
+
+def _ct_stack(pieces: Sequence[Piece], wanted: OpenInput) -> tuple[list[Stack], list[Detail], dict[str, float]]:
+    """The slices of a series in their order, once its geometry is found good."""
+    taken, caveats = _images_of_the_series(pieces, wanted)
     slices = [
         (piece, place, prepared)
         for piece in taken
-        for place, prepared in zip(piece.places, _prepared(piece, pipeline), strict=True)
+        for place, prepared in zip(piece.places, _prepared(piece, wanted), strict=True)
     ]
     geometry = sort_slices([place for _, place, _ in slices])
     ordered = [slices[index] for index in geometry.order]
-    envelope = pipeline.stage.input.envelope
     numbers_of = [_number(piece) for piece, _, _ in slices]
     refuse_duplicates(geometry, numbers_of)
     refuse_gaps(geometry)
-    refuse_outside(envelope, geometry, [place for _, place, _ in ordered], ordered[0][2].spacing_mm)
+    refuse_outside(wanted.input.envelope, geometry, [place for _, place, _ in ordered], ordered[0][2].spacing_mm)
     if geometry.uneven:
         caveats.append(Detail("the distance between slices changes within the series"))
     stack = Stack(
@@ -149,42 +171,45 @@ def finish_ct(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
         positions_mm=geometry.positions_mm,
         normal=geometry.normal,
         tilt_deg=geometry.tilt_deg,
+        shifts_mm=in_plane_shifts([place for _, place, _ in ordered]),
     )
-    finished = pipeline.finish(stack)
     numbers = {"slices": float(len(ordered)), **({"spacing_mm": geometry.spacing_mm} if geometry.spacing_mm else {})}
-    output = _checked(finished.output, numbers)
-    return Answer(output=output, caveats=tuple(caveats), hops_ms=finished.hops_ms)
+    return [stack], caveats, numbers
 
 
-def finish_xray(pieces: Sequence[Piece], pipeline: Pipeline) -> Answer:
-    """Run a package's stage on every image of a series that lies in its envelope; the highest score counts.
+def _xrays(
+    pieces: Sequence[Piece], wanted: OpenInput, *, is_only: bool
+) -> tuple[list[Stack], list[Detail], dict[str, float]]:
+    """Each image of a series that lies in the envelope, alone.
 
-    Raises:
-        NotAnalysable: OUT_OF_ENVELOPE when no image does.
-        ContentError: The pixels, or the output made of them, must not be scored.
-        SessionError: The backend failed.
+    Args:
+        pieces: The series.
+        wanted: The input.
+        is_only: The package has no other input. If it has, the views in one series are told apart by ViewPosition, so
+            an image without one cannot be placed, and one of another view is no loss to speak of.
     """
-    taken, caveats = _images_of_the_series(pieces, pipeline)
+    taken, caveats = _images_of_the_series(pieces, wanted)
     outside: list[Detail] = []
-    answers: list[Answer] = []
+    inside: list[Piece] = []
+    elsewhere = 0
     for piece in taken:
-        faults = envelope_faults(pipeline.stage.input.envelope, piece.header, 1)
+        if not is_only and not shows(wanted.input.envelope, piece.header):
+            elsewhere += 1
+            continue
+        faults = envelope_faults(wanted.input.envelope, piece.header, 1)
         if faults:
             outside += faults
-            continue
-        finished = pipeline.finish(Stack(slices=_prepared(piece, pipeline)))
-        answers.append(Answer(output=_checked(finished.output, {}), hops_ms=finished.hops_ms))
-    if not answers:
-        raise NotAnalysable(Reason.OUT_OF_ENVELOPE, tuple(dict.fromkeys(outside)))
+        else:
+            inside.append(piece)
+    if not inside and not (wanted.optional and elsewhere == len(taken)):
+        raise NotAnalysable(
+            Reason.OUT_OF_ENVELOPE, tuple(dict.fromkeys(outside or [Detail("this view is not covered")]))
+        )
     if outside:
-        left = {"count": len(taken) - len(answers), "total": len(taken)}
+        left = {"count": len(taken) - elsewhere - len(inside), "total": len(taken)}
         caveats += [Detail("{count} of {total} images were not analysed", left), *dict.fromkeys(outside)]
-    merged = merge(answers)
-    return Answer(
-        output=_checked(merged.output, {"images": float(len(answers))}),
-        caveats=tuple(caveats),
-        hops_ms=merged.hops_ms,
-    )
+    stacks = [Stack(slices=_prepared(piece, wanted)) for piece in inside]
+    return stacks, caveats, {"images": float(len(inside))} if is_only else {}
 
 
 def merge(answers: Sequence[Answer]) -> Answer:
@@ -205,41 +230,10 @@ def merge(answers: Sequence[Answer]) -> Answer:
         regions=tuple(r for f, o in best.items() for r in o.regions if r.finding == f),
         numbers={name: value for answer in answers for name, value in answer.output.numbers.items()},
         warnings=tuple(dict.fromkeys(w for answer in answers for w in answer.output.warnings)),
+        marks=tuple(m for f, o in best.items() for m in o.marks if m.finding == f),
     )
     caveats = tuple(dict.fromkeys(c for answer in answers for c in answer.caveats))
     return Answer(output=output, caveats=caveats, hops_ms=hops_ms)
-
-
-def draw_key_pictures(
-    output: ModelOutput, pieces: Sequence[Piece], kind: SeriesKind, pipeline: Pipeline, spool_root: Path
-) -> tuple[str, ...]:
-    """Draw the key slices, the best of each finding first, at most ``MAX_PICTURES``.
-
-    Returns:
-        Paths relative to the spool root, in the order of the key slices; shorter if the disk refuses one.
-    """
-    wanted = list(dict.fromkeys(_by_rank(output.key_slices.values())))[:MAX_PICTURES]
-    by_uid = {piece.header.sop_instance_uid: piece for piece in pieces}
-    window = pictures.window_of(pipeline.stage.input.envelope.body_parts)
-    outlined = pipeline.package.manifest.intended_use == "detection"
-    kept = []
-    for slice_id in wanted:
-        uid, frame = split_id(slice_id)
-        piece = by_uid.get(uid)
-        if piece is None:
-            continue
-        if kind == "ct":
-            # Decoded once more: a slice costs milliseconds, keeping the raw series would cost 150 MB.
-            image, scale = pictures.shrink(hu_slices(piece.path).hu[(frame or 1) - 1])
-            shown = picture(image, window)
-        else:
-            image, scale = pictures.shrink(xray_image(piece.path) if piece.image is None else piece.image)
-            shown = picture(image)
-        regions = [r for r in output.regions if r.slice_id == slice_id] if outlined else []
-        relative = pictures.keep(spool_root, pictures.draw(shown, regions, scale))
-        if relative is not None:
-            kept.append(relative)
-    return tuple(kept)
 
 
 def split_id(slice_id: str) -> tuple[str, int | None]:
@@ -248,19 +242,12 @@ def split_id(slice_id: str) -> tuple[str, int | None]:
     return uid, int(frame) if frame else None
 
 
-def _by_rank(lists: Iterable[Sequence[str]]) -> list[str]:
-    """The first of every list, then the second of every list, ..."""
-    given = [list(one) for one in lists]
-    longest = max((len(one) for one in given), default=0)
-    return [one[rank] for rank in range(longest) for one in given if rank < len(one)]
-
-
-def _images_of_the_series(pieces: Sequence[Piece], pipeline: Pipeline) -> tuple[list[Piece], list[Detail]]:
+def _images_of_the_series(pieces: Sequence[Piece], wanted: OpenInput) -> tuple[list[Piece], list[Detail]]:
     """The images that the package's input claims; scanners put localizers and reformats into the same series."""
     taken: list[Piece] = []
     left_out: dict[str, int] = {}
     for piece in pieces:
-        why = unclaimed(pipeline.stage.input, piece.header)
+        why = unclaimed(wanted.input, piece.header)
         if why is None:
             taken.append(piece)
         else:
@@ -271,8 +258,8 @@ def _images_of_the_series(pieces: Sequence[Piece], pipeline: Pipeline) -> tuple[
     return taken, told
 
 
-def _prepared(piece: Piece, pipeline: Pipeline) -> tuple[Prepared, ...]:
-    made = piece.prepared[preparation_of(pipeline)]
+def _prepared(piece: Piece, wanted: OpenInput) -> tuple[Prepared, ...]:
+    made = piece.prepared[wanted.preparation]
     if isinstance(made, ContentError):
         raise made
     return made
@@ -286,15 +273,10 @@ def _number(piece: Piece) -> str:
 def _checked(output: ModelOutput, numbers: dict[str, float]) -> ModelOutput:
     """The output with further numbers, once everything in it is a number (T31)."""
     values = [*output.scores.values(), *(m.value for ms in output.measurements.values() for m in ms)]
+    values += [m.sd for ms in output.measurements.values() for m in ms if m.sd is not None]
     values += [v for region in output.regions for point in region.points for v in point]
     merged = {**output.numbers, **numbers}
     if not np.all(np.isfinite([*values, *merged.values()])):
         raise ContentError("unreliable_output", "a score or measurement is not a finite number")
-    return ModelOutput(
-        scores=output.scores,
-        measurements=output.measurements,
-        key_slices=output.key_slices,
-        regions=output.regions,
-        numbers=merged,
-        warnings=output.warnings,
-    )
+    # Masks are as large as the volume; nothing outlives the analysis that could use them.
+    return replace(output, numbers=merged, masks={})

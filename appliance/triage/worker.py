@@ -25,9 +25,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from appliance.triage.engine_messages import Build, CancelBuild, SpotCheck
 from appliance.triage.frames import Frames, ProtocolError, socket_address
+from appliance.triage.message_base import Message
 from appliance.triage.protocol import (
     PROTOCOL,
     Add,
@@ -36,7 +38,6 @@ from appliance.triage.protocol import (
     Finish,
     Hello,
     Load,
-    Message,
     Open,
     Progress,
     ToWorker,
@@ -47,6 +48,7 @@ from appliance.triage.protocol import (
 
 if TYPE_CHECKING:
     from appliance.triage.desk import Desk
+    from appliance.triage.engine_desk import LookAgain
 
 log = logging.getLogger(__name__)
 
@@ -61,54 +63,68 @@ _OOM_SCORE = 500
 
 
 class Inbox:
-    """What the daemon asked for, the most urgent first: packages, analyses, comparisons, hints."""
+    """What the daemon asked for, the most urgent first: packages, analyses, engines, comparisons, hints."""
 
     def __init__(self) -> None:
         """Begin empty."""
         self._changed = threading.Condition()
-        self._packages: deque[Load | Unload] = deque()
+        self._packages: deque[Load | Unload | LookAgain] = deque()
+        self._engines: deque[Build | SpotCheck] = deque()
+        #: Set while the build that runs should end.
+        self.build_cancelled = threading.Event()
         self._analyses: deque[Finish] = deque()
         self._compares: deque[Compare] = deque()
         self._hints: deque[Open | Add | Drop] = deque()
 
-    def put(self, message: ToWorker) -> None:
-        """Take a message from the reader."""
+    def put(self, message: ToWorker | LookAgain) -> None:
+        """Take a message from the reader, or from the builder's thread."""
         with self._changed:
-            if isinstance(message, Load | Unload):
-                self._packages.append(message)
+            if isinstance(message, CancelBuild):
+                # At once: an analysis may be running.
+                self.build_cancelled.set()
+                return
+            if isinstance(message, Build | SpotCheck):
+                if isinstance(message, Build):
+                    self.build_cancelled.clear()
+                self._engines.append(message)
+            elif isinstance(message, Add | Open | Drop):
+                if isinstance(message, Drop):
+                    kept = [h for h in self._hints if isinstance(h, Open) or h.series_key != message.series_key]
+                    self._hints = deque(kept)
+                self._hints.append(message)
             elif isinstance(message, Finish):
                 self._analyses.append(message)
             elif isinstance(message, Compare):
                 self._compares.append(message)
             else:
-                if isinstance(message, Drop):
-                    kept = [h for h in self._hints if isinstance(h, Open) or h.series_key != message.series_key]
-                    self._hints = deque(kept)
-                self._hints.append(message)
+                self._packages.append(message)
             self._changed.notify()
 
-    def take(self) -> ToWorker | None:
+    def take(self) -> ToWorker | LookAgain | None:
         """The next message to work on; None when there is none now."""
         with self._changed:
-            for queue in (self._packages, self._analyses, self._compares, self._hints):
+            for queue in self._queues():
                 if queue:
-                    return queue.popleft()
+                    message: ToWorker | LookAgain = queue.popleft()
+                    return message
             return None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Sleep until there is a message, at most ``timeout_s``. Returns whether there is one."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: bool(self._packages or self._analyses or self._compares or self._hints), timeout_s
-            )
+            return self._changed.wait_for(lambda: any(self._queues()), timeout_s)
+
+    def _queues(self) -> tuple[deque[Any], ...]:
+        return (self._packages, self._analyses, self._engines, self._compares, self._hints)
 
 
 class Wire:
-    """The socket to the daemon, written by one thread."""
+    """The socket to the daemon, written by the thread that works and the one that waits for a build."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Speak over a connected socket."""
         self._sock = sock
+        self._lock = threading.Lock()
 
     def say(self, message: Message) -> None:
         """Send a message; the process ends if the daemon is gone.
@@ -117,7 +133,9 @@ class Wire:
             ProtocolError: It is longer than the daemon takes.
         """
         try:
-            self._sock.sendall(encode(message))
+            encoded = encode(message)
+            with self._lock:
+                self._sock.sendall(encoded)
         except OSError:
             os._exit(0)
 
@@ -203,10 +221,13 @@ def main(arguments: Sequence[str]) -> int:
     # Only now: numpy, OpenCV and the decoders take longer than all of the above.
     from appliance.triage.analysis import Tools
     from appliance.triage.desk import Desk
+    from appliance.triage.engine_desk import EngineDesk
     from appliance.triage.shelf import Shelf
 
     shelf = Shelf(threads=told.threads, trusted=told.trust, backend=told.backend)
-    serve(inbox, wire, Desk(Tools(spool_root=told.spool.resolve(), shelf=shelf, say=wire.say, limited=limited)))
+    tools = Tools(spool_root=told.spool.resolve(), shelf=shelf, say=wire.say, limited=limited)
+    engines = EngineDesk(tools, soon=inbox.put, cancelled=inbox.build_cancelled)
+    serve(inbox, wire, Desk(tools, engines))
     return 0
 
 

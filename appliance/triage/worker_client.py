@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,10 @@ from typing import TypeVar
 
 from appliance.clock import Clock
 from appliance.records import Detail, Reason
+from appliance.triage.engine_messages import Build, CancelBuild, Checked, EngineLost, EngineNews, SpotCheck
+from appliance.triage.engine_watch import EngineWatch
 from appliance.triage.frames import ProtocolError
+from appliance.triage.message_base import Message
 from appliance.triage.protocol import (
     PROTOCOL,
     Add,
@@ -32,17 +36,25 @@ from appliance.triage.protocol import (
     Hello,
     Load,
     Loaded,
-    Message,
     Open,
     Progress,
     Refused,
     Result,
     SeriesInput,
     SeriesKind,
+    Unload,
     encode,
     from_worker,
 )
-from appliance.triage.worker_events import Event, WorkerEnded, WorkerLost, WorkerReady, WorkerStarted, WorkerTimedOut
+from appliance.triage.worker_events import (
+    Event,
+    PackagesChanged,
+    WorkerEnded,
+    WorkerLost,
+    WorkerReady,
+    WorkerStarted,
+    WorkerTimedOut,
+)
 from appliance.triage.worker_peer import WorkerPeer
 
 #: The worker ends itself at its limit; this much later the daemon does.
@@ -63,6 +75,9 @@ class _Worker:
     asked: bool = False
     loaded: dict[str, Loaded] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    #: Per key, answers still to come for packages that are no longer wanted; and every key that was asked for once.
+    moot: Counter[str] = field(default_factory=Counter)
+    former: set[str] = field(default_factory=set)
     ready_at: float | None = None
     in_hand: Progress | None = None
     #: Set when it is gone.
@@ -110,6 +125,7 @@ class WorkerLink:
         self._answers: dict[int, Result | Failed | None] = {}
         self._compared: dict[int, Compared | None] = {}
         self._requests = 0
+        self._engines = EngineWatch()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -164,6 +180,39 @@ class WorkerLink:
         """The packages that the present worker refused, with its message."""
         worker = self._worker
         return worker.refused if worker is not None else {}
+
+    def serve(self, loads: Sequence[Load]) -> None:
+        """Say which packages should be loaded from now on; a worker that runs loads and unloads the difference.
+
+        Whoever calls ``finish`` calls this too, from the same thread, so that an analysis never meets another version
+        under its package's key.
+        """
+        with self._changed:
+            before, self._packages = self._packages, {load.package: load for load in loads}
+            worker = self._worker
+            if worker is None or not worker.asked:
+                return
+            kept = {key for key, load in before.items() if _is_same(load, self._packages.get(key))}
+            for key in before.keys() - kept:
+                self._take_back(worker, key)
+            for key in self._packages.keys() - kept:
+                self._peer.send(encode(self._engines.load(self._packages[key])))
+                worker.former.discard(key)
+            self._look_whether_ready(worker)
+
+    def _take_back(self, worker: _Worker, key: str) -> None:
+        if worker.loaded.pop(key, None) is None and worker.refused.pop(key, None) is None:
+            worker.moot[key] += 1
+        worker.former.add(key)
+        self._peer.send(encode(Unload(package=key)))
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the worker has yet to answer for a package; analyses would wait behind it."""
+        worker = self._worker
+        if worker is None:
+            return False
+        return any(key not in worker.loaded and key not in worker.refused for key in self._packages)
 
     # -- what a worker is asked --------------------------------------------------------------------------------------
 
@@ -221,6 +270,8 @@ class WorkerLink:
                     self._changed.wait(min(left, 1.0))
             finally:
                 del self._answers[analysis_id]
+            if isinstance(answer, Result):
+                self._engines.worked(package)
         return answer
 
     def compare(self, path_a: Path, path_b: Path, *, limit_s: float = 60.0) -> Compared:
@@ -243,6 +294,34 @@ class WorkerLink:
             finally:
                 del self._compared[request]
         return answer
+
+    def build(self, build: Build) -> None:
+        """Have an engine built while studies go on. ``engine_news`` tells how it goes and how it ends.
+
+        Raises:
+            WorkerLost: No worker is ready.
+        """
+        with self._changed:
+            self._ask(encode(build))
+            self._engines.build = build
+
+    def cancel_build(self) -> None:
+        """End the build that runs; ``engine_news`` tells its end."""
+        self._peer.send(encode(CancelBuild()))
+
+    def spot_check(self, package: str) -> None:
+        """Have a golden case run on what serves. ``engine_news`` tells how it went.
+
+        Raises:
+            WorkerLost: No worker is ready.
+        """
+        with self._changed:
+            self._ask(encode(SpotCheck(package=package)))
+
+    def engine_news(self) -> list[EngineNews | Loaded]:
+        """What was told of engines since the last call, oldest first; ``Loaded``: this one serves now."""
+        with self._changed:
+            return self._engines.news()
 
     def _ask(self, encoded: bytes) -> _Worker:
         worker = self._worker
@@ -287,6 +366,7 @@ class WorkerLink:
                 worker.ready_at = None
                 worker.ended = worker.ended or why
                 worker.by_alarm = worker.by_alarm or by_alarm
+            self._engines.ended(in_hand, why)
             self._tell(
                 WorkerEnded(
                     at_mono=self._clock.monotonic(),
@@ -317,9 +397,16 @@ class WorkerLink:
         elif isinstance(message, Compared):
             _put(self._compared, message.request_id, message)
             worker.in_hand = None
-        else:
+        elif isinstance(message, Result | Failed):
             _put(self._answers, message.analysis_id, message)
             worker.in_hand = None
+        elif message.package in self._packages or message.package in worker.former:
+            self._engines.take(message)
+            if isinstance(message, Checked | EngineLost):
+                # A lost engine's worker ends for its engine, not for the study that it worked on.
+                worker.in_hand = None
+        else:
+            raise ProtocolError(f"told of an engine of package {message.package!r}, which it was not asked to load")
 
     def _ask_to_load(self) -> None:
         worker = self._worker
@@ -327,11 +414,24 @@ class WorkerLink:
             return
         worker.asked = True
         for load in self._packages.values():
-            self._peer.send(encode(load))
+            self._peer.send(encode(self._engines.load(load)))
         self._look_whether_ready(worker)
 
     def _answered_load(self, worker: _Worker, message: Loaded | Refused) -> None:
-        known = worker.asked and message.package in self._packages
+        wanted = self._packages.get(message.package)
+        if worker.moot[message.package]:
+            worker.moot[message.package] -= 1
+            return
+        is_stale = isinstance(message, Loaded) and wanted is not None and message.digest != wanted.digest
+        if is_stale or message.package in worker.former:
+            return
+        known = worker.asked and wanted is not None
+        if isinstance(message, Loaded):
+            worker.in_hand = None
+            self._engines.loaded(message)
+            if known and message.package in worker.loaded:
+                worker.loaded[message.package] = message
+                return
         if not known or message.package in worker.loaded or message.package in worker.refused:
             raise ProtocolError(f"answered for package {message.package!r}, which it was not asked to load")
         if isinstance(message, Loaded):
@@ -343,9 +443,18 @@ class WorkerLink:
     def _look_whether_ready(self, worker: _Worker) -> None:
         if len(worker.loaded) + len(worker.refused) < len(self._packages) or (self._packages and not worker.loaded):
             return
-        worker.ready_at = self._clock.monotonic()
         digests = {name: loaded.digest for name, loaded in worker.loaded.items()}
+        if worker.ready_at is not None:
+            now = self._clock.monotonic()
+            self._tell(PackagesChanged(at_mono=now, packages=digests, refused=dict(worker.refused)))
+            return
+        worker.ready_at = self._clock.monotonic()
         self._tell(WorkerReady(at_mono=worker.ready_at, pid=worker.pid, packages=digests, refused=dict(worker.refused)))
+
+
+def _is_same(load: Load, other: Load | None) -> bool:
+    """Whether the worker need not notice: it does the same whatever an analysis's role."""
+    return other is not None and other.model_copy(update={"role": load.role}) == load
 
 
 def _put(answers: dict[int, Answer | None], key: int, answer: Answer) -> None:

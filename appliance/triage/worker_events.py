@@ -52,6 +52,15 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackagesChanged:
+    """A worker that was ready has answered for the packages that were asked of it since."""
+
+    at_mono: float
+    packages: Mapping[str, str]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEnded:
     """It is gone, or could not be started (``pid`` 0). ``analysis_id``, ``series_key``: what it worked on then."""
 
@@ -62,4 +71,4 @@ class WorkerEnded:
     series_key: str = ""
 
 
-Event = WorkerStarted | WorkerReady | WorkerEnded
+Event = WorkerStarted | WorkerReady | PackagesChanged | WorkerEnded

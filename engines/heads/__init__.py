@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from engines.heads.base import Head
 from engines.heads.classify import Classify
+from engines.heads.detect import Detect
 from engines.heads.hyperdensity import Hyperdensity
+from engines.heads.measure import Measure
+from engines.heads.nodule import Nodule
+from engines.heads.segment import Segment
 
-HEADS: dict[str, type[Head]] = {"classify": Classify, "hyperdensity": Hyperdensity}
+HEADS: dict[str, type[Head]] = {
+    "classify": Classify,
+    "detect": Detect,
+    "hyperdensity": Hyperdensity,
+    "measure": Measure,
+    "nodule": Nodule,
+    "segment": Segment,
+}
 
 __all__ = ["HEADS", "Head"]

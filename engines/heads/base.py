@@ -19,6 +19,16 @@ class Head(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the graph's outputs that it needs; looked for when the graph is opened. Empty: it tells later."""
+        return ()
+
+    @property
+    def reads_candidates(self) -> bool:
+        """Whether it takes what a step looked at one by one (``take: {by: peaks}``)."""
+        return False
+
     def warmup(self) -> None:
         """Load what is loaded late, so that the first study does not pay for it."""
 

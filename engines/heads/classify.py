@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engines.errors import ContentError
-from engines.heads.base import Head, check_range
+from engines.heads.base import Head
+from engines.heads.maps import Activation, activated
 from engines.preprocess.base import Assembled
 from engines.types import ModelOutput, Tensors
 
 
 class Classify(Head):
-    """Reads an output of shape [1, N] in 0..1; the N columns are the findings in the given order.
+    """Reads an output of shape [1, N]; the N columns are the findings in the given order.
 
     Attributes:
         output: Name of the graph's output.
-        findings: Finding ids, one per column.
+        findings: Finding ids, one per column; null for a column that is none ("no finding").
+        activation: What makes its values probabilities; ``none``: they lie in 0..1.
     """
 
     output: str
-    findings: tuple[str, ...] = Field(min_length=1)
+    findings: tuple[str | None, ...] = Field(min_length=1)
+    activation: Activation = "none"
+
+    @model_validator(mode="after")
+    def _some(self) -> Classify:
+        if not any(self.findings):
+            raise ValueError("no column is a finding")
+        return self
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See ``Head.reads``."""
+        return (self.output,)
 
     def decide(self, outputs: Tensors, assembled: Assembled) -> ModelOutput:
         """See ``Head.decide``. The picture itself is the key picture of every finding."""
-        scores = outputs.get(self.output)
-        if scores is None or scores.shape != (1, len(self.findings)):
+        values = outputs.get(self.output)
+        if values is None or values.shape != (1, len(self.findings)):
             raise ContentError(
                 "unreliable_output",
                 "output '{output}' has shape {shape}, expected (1, {count})",
                 output=self.output,
-                shape=str(None if scores is None else scores.shape),
+                shape=str(None if values is None else values.shape),
                 count=len(self.findings),
             )
-        check_range(self.output, scores, 0.0, 1.0)
+        scores = activated(values, self.activation, self.output, axis=1)[0]
         picture = assembled.stack.slices[0].id
+        named = {name: float(score) for name, score in zip(self.findings, scores, strict=True) if name is not None}
         return ModelOutput(
-            scores={name: float(score) for name, score in zip(self.findings, scores[0], strict=True)},
-            key_slices=dict.fromkeys(self.findings, (picture,)),
+            scores=named,
+            key_slices=dict.fromkeys(named, (picture,)),
             numbers=dict(assembled.numbers),
         )

@@ -7,9 +7,16 @@ others still arrive; ``assemble`` turns the stack of small pictures into the ten
 from __future__ import annotations
 
 from engines.preprocess.base import Assembled, Preprocessor
+from engines.preprocess.ct_lungs import CtLungs
 from engines.preprocess.ct_slabs import CtSlabs
+from engines.preprocess.ct_volume import CtVolume
 from engines.preprocess.xray import Xray
 
-PREPROCESSORS: dict[str, type[Preprocessor]] = {"ct-slabs": CtSlabs, "xray": Xray}
+PREPROCESSORS: dict[str, type[Preprocessor]] = {
+    "ct-lungs": CtLungs,
+    "ct-slabs": CtSlabs,
+    "ct-volume": CtVolume,
+    "xray": Xray,
+}
 
 __all__ = ["PREPROCESSORS", "Assembled", "Preprocessor"]

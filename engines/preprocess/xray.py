@@ -64,4 +64,7 @@ class Xray(Preprocessor):
         if len(stack.slices) != 1:
             raise ContentError("out_of_envelope", "{count} pictures, one is taken", count=len(stack.slices))
         picture = stack.slices[0]
-        return Assembled(tensors={self.tensor: picture.array[None, None]}, stack=stack, numbers=dict(picture.numbers))
+        spacing = picture.spacing_mm or (1.0, 1.0)
+        pixel = (spacing[0] * picture.shape[0] / self.size, spacing[1] * picture.shape[1] / self.size)
+        tensors = {self.tensor: picture.array[None, None]}
+        return Assembled(tensors=tensors, stack=stack, pixel_mm=pixel, numbers=dict(picture.numbers))

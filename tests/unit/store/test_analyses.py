@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.records import AnalysisResult, DeliveryKind, FindingResult, Identity, Outcome, Reason, Role
-from appliance.store.analyses import LeftOut, OwedResult, Plan
+from appliance.store.analyses import LeftOut, Plan
+from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.settle import Ended, study_outcome
 from appliance.store.studies import Change

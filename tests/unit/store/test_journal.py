@@ -14,7 +14,7 @@ import pytest
 from appliance.clock import SystemClock
 from appliance.errors import ConfigError, StoreError
 from appliance.store import Store
-from appliance.store.database import Database, from_iso
+from appliance.store.database import SCHEMA_VERSION, Database, from_iso
 from appliance.store.facts import BODIES, Kind
 from appliance.store.journal import Journal
 
@@ -137,17 +137,18 @@ def test_threads_that_come_and_go_leave_no_connection_open(store):
 def test_older_schema_is_brought_forward_with_a_copy_of_the_old_file_beside_it(tmp_path, monkeypatch):
     path = tmp_path / "scanside.db"
     Database(path, SystemClock()).close()
-    monkeypatch.setattr("appliance.store.database.SCHEMA_VERSION", 3)
+    now = SCHEMA_VERSION
+    monkeypatch.setattr("appliance.store.database.SCHEMA_VERSION", now + 2)
     monkeypatch.setattr(
         "appliance.store.database.MIGRATIONS",
-        {1: "ALTER TABLE study ADD COLUMN first TEXT", 2: "ALTER TABLE study ADD COLUMN second TEXT"},
+        {now: "ALTER TABLE study ADD COLUMN first TEXT", now + 1: "ALTER TABLE study ADD COLUMN second TEXT"},
     )
     db = Database(path, SystemClock())
     db.one("SELECT first, second FROM study")
-    assert db.one("PRAGMA user_version")[0] == 3
+    assert db.one("PRAGMA user_version")[0] == now + 2
     db.close()
-    old = sqlite3.connect(tmp_path / "scanside.db.schema1.bak")
-    assert old.execute("PRAGMA user_version").fetchone()[0] == 1
+    old = sqlite3.connect(tmp_path / f"scanside.db.schema{now}.bak")
+    assert old.execute("PRAGMA user_version").fetchone()[0] == now
     old.close()
 
 
@@ -155,8 +156,8 @@ def test_migration_that_fails_leaves_the_old_schema(tmp_path, monkeypatch):
     path = tmp_path / "scanside.db"
     Database(path, SystemClock()).close()
     with monkeypatch.context() as patch:
-        patch.setattr("appliance.store.database.SCHEMA_VERSION", 2)
-        patch.setattr("appliance.store.database.MIGRATIONS", {1: "ALTER TABLE nowhere ADD COLUMN x TEXT"})
+        patch.setattr("appliance.store.database.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr("appliance.store.database.MIGRATIONS", {SCHEMA_VERSION: "ALTER TABLE nowhere ADD COLUMN x TEXT"})
         with pytest.raises(StoreError):
             Database(path, SystemClock())
     Database(path, SystemClock()).close()

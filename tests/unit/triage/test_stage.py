@@ -11,7 +11,7 @@ from appliance.config import Config
 from appliance.records import AnalysisResult, Detail, Outcome, Reason, VersionState
 from appliance.store.facts import Kind
 from appliance.store.studies import Change
-from appliance.triage.packages import load_packages, owed_results
+from appliance.triage.packages import Now, RunningPackages, owed_results
 from appliance.triage.protocol import Compared, Failed, Result, Scored
 from appliance.triage.stage import Bench, RoutingStage, RunStage
 from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerReady, WorkerTimedOut
@@ -24,6 +24,8 @@ class FakeLink:
 
     def __init__(self):
         self.is_ready = True
+        self.is_loading = False
+        self.served = []
         self.ready_since_mono = 0.0
         self.happened = []
         self.answers = []
@@ -37,6 +39,9 @@ class FakeLink:
 
     def want(self, wanted):
         self.wanted = wanted
+
+    def serve(self, loads):
+        self.served.append({load.package: load for load in loads})
 
     def finish(self, analysis_id, package, inputs, *, limit_s, study=""):
         self.asked.append((analysis_id, limit_s))
@@ -82,6 +87,7 @@ def bench(store, clock, tmp_path):
     folder = make_toy_xray_package(tmp_path / "toy")
     config = Config.model_validate(
         {
+            "state_path": tmp_path,
             "packages": [{"name": "toy-bright-blob", "role": "live"}],
             "destinations": [
                 {"kind": "dicom", "name": "TEST", "purpose": "test", "host": "h", "port": 1, "ae_title": "T"},
@@ -89,7 +95,9 @@ def bench(store, clock, tmp_path):
             ],
         }
     )
-    return Bench(store=store, config=config, clock=clock, link=FakeLink(), packages=load_packages(config, [folder]))
+    return Bench(
+        store=store, config=config, clock=clock, link=FakeLink(), packages=RunningPackages(store, config, [folder])
+    )
 
 
 @pytest.fixture
@@ -279,6 +287,19 @@ def test_nothing_flagged_is_sent_only_where_the_destination_asks_for_it(bench):
     assert owed_results(bench.config, "toy-bright-blob", nothing) == ()
 
 
+class Fixed:
+    """Packages that never change."""
+
+    def __init__(self, running):
+        self._now = Now(running)
+
+    def now(self):
+        return self._now
+
+    def loads(self, now):
+        return []
+
+
 class Requiring:
     """The toy package as if it required a quality package."""
 
@@ -298,7 +319,7 @@ class Requiring:
 )
 def test_required_package_without_a_result_decides_what_this_one_is_worth(store, bench, arrive, on_fail, expected):
     study_id = arrive(1)
-    packages = {name: Requiring(one, on_fail) for name, one in bench.packages.items()}
+    packages = Fixed({name: Requiring(one, on_fail) for name, one in bench.packages.items()})
     RunStage(dataclasses.replace(bench, packages=packages), wake_delivery=lambda: None).step()
     assert ending(store, study_id) == expected
 

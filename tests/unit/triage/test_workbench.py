@@ -15,7 +15,8 @@ from appliance.simulate.phantom import Phantom
 from appliance.simulate.study import Study
 from appliance.store.spool import Spool
 from appliance.triage import pictures
-from appliance.triage.workbench import decode_and_prepare, draw_key_pictures, finish_ct, finish_xray, split_id
+from appliance.triage.pictures import draw_key_pictures
+from appliance.triage.workbench import decode_and_prepare, finish, split_id
 from engines.errors import ContentError
 from engines.package import load_package
 from engines.pipeline import Pipeline
@@ -44,8 +45,13 @@ def ct(open_pipeline):
     return open_pipeline("ct")
 
 
+def finish_only(pieces, pipeline):
+    (role,) = pipeline.inputs
+    return finish({role: pieces}, pipeline)
+
+
 def finished(files, pipeline):
-    return finish_ct([decode_and_prepare(path, "ct", [pipeline]) for path in files], pipeline)
+    return finish_only([decode_and_prepare(path, "ct", [pipeline]) for path in files], pipeline)
 
 
 def told(details):
@@ -61,7 +67,7 @@ def refused(files, pipeline):
 def test_slices_are_put_in_order_whatever_order_they_came_in(ct, tmp_path):
     files = ct_files(tmp_path, box_head(EVEN))
     pieces = [decode_and_prepare(path, "ct", [ct]) for path in [*files[6:], *files[:6]]]
-    answer = finish_ct(pieces, ct)
+    answer = finish_only(pieces, ct)
     assert answer.output.numbers["slices"] == 12
     assert answer.output.numbers["spacing_mm"] == pytest.approx(5)
     # The classify head names the stack's first slice.
@@ -150,7 +156,7 @@ def test_a_slice_that_must_not_be_scored_is_refused_when_the_series_is_finished_
     tiny = ct_files(tmp_path, box_head(EVEN, matrix=64, spacing_mm=0.5))
     pieces = [decode_and_prepare(path, "ct", [ct]) for path in tiny]
     with pytest.raises(ContentError, match="field of view"):
-        finish_ct(pieces, ct)
+        finish_only(pieces, ct)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +165,7 @@ def xray(open_pipeline):
 
 
 def scored(files, pipeline):
-    return finish_xray([decode_and_prepare(path, "xray", [pipeline]) for path in files], pipeline)
+    return finish_only([decode_and_prepare(path, "xray", [pipeline]) for path in files], pipeline)
 
 
 def test_the_brightest_of_several_images_counts_and_is_the_key_image(xray, tmp_path):
@@ -210,7 +216,7 @@ def drawn(pipeline, path, spool_root, kind="xray"):
         key_slices={"bright": (uid,)},
         regions=(Region(slice_id=uid, kind="box", points=((40.0, 40.0), (80.0, 80.0)), finding="bright"),),
     )
-    (relative,) = draw_key_pictures(output, [piece], kind, pipeline, spool_root)
+    (relative,) = draw_key_pictures(output, [piece], pipeline, spool_root)
     assert Spool(spool_root, reserve_bytes=0).path(relative).is_file()
     return cv2.imread(str(spool_root / relative), cv2.IMREAD_UNCHANGED)
 

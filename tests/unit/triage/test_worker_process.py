@@ -230,7 +230,7 @@ def test_an_untrusted_or_altered_package_is_refused_by_the_worker_itself(tmp_pat
         link.want(wanted=True)
         ready = wait_event(link, WorkerReady)
         assert set(ready.packages) == {"toy-ct"}
-        assert "did not come with this installation" in ready.refused["toy-other"]
+        assert "is not signed" in ready.refused["toy-other"]
         assert "no longer the package" in ready.refused["toy-xray"]
     finally:
         link.stop()
@@ -301,18 +301,19 @@ def test_prepared_series_give_way_at_the_budget_and_are_decoded_again(tmp_path):
     folder = make_ct_package(tmp_path / "p")
     shelf = Shelf(trusted=[folder], budget_bytes=100_000)
     message = load_message(folder)
-    (pipeline,) = shelf.load(message.package, folder, message.digest).pipelines
+    pipeline = shelf.load(message.package, folder, message.digest).pipeline
+    (preparation,) = (taken.preparation for taken in pipeline.inputs.values())
     files = ct_files(tmp_path / "f", box_head(EVEN))
     for key in ("old", "new"):
         shelf.begin(key, "ct", (message.package,))
         for number, path in enumerate(files):
             if shelf.wants(key, str(number)):
                 shelf.put(key, str(number), decode_and_prepare(path, "ct", [pipeline]))
-    assert shelf.get("old", "0", pipeline) is None
-    assert shelf.get("new", "0", pipeline) is not None
-    assert sum(shelf.get("new", str(n), pipeline) is not None for n in range(12)) < 12
+    assert shelf.get("old", "0", preparation) is None
+    assert shelf.get("new", "0", preparation) is not None
+    assert sum(shelf.get("new", str(n), preparation) is not None for n in range(12)) < 12
     shelf.drop("new")
-    assert shelf.get("new", "0", pipeline) is None
+    assert shelf.get("new", "0", preparation) is None
 
 
 def test_a_worker_says_hello_before_it_loads_what_is_heavy(tmp_path, spool):

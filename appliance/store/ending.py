@@ -1,0 +1,129 @@
+"""The end of one analysis inside a transaction: its row, its fact, the objects owed; and of a shadow its agreement."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.records import AnalysisResult, DeliveryKind, Role
+from appliance.store.database import Transaction
+from appliance.store.facts import AnalysisDone, DeliveryOwed, ShadowAgreement
+from appliance.store.jsonable import dump, load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedResult:
+    """A result object that one destination is to get."""
+
+    destination: str
+    kind: DeliveryKind
+
+
+#: Which objects which destinations are owed for a result of a package; the caller knows the configuration.
+Owing = Callable[[str, AnalysisResult], tuple[OwedResult, ...]]
+
+
+def minted_uid(stream: str, analysis_id: int, kind: DeliveryKind) -> str:
+    """The SOP Instance UID of a result object: the same for every attempt and destination (PS3.5 B.2, 2.25.<UUID>)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'scanside/{stream}/{analysis_id}/{kind}').int}"
+
+
+def end_analysis(
+    tx: Transaction, stream: str, analysis_id: int, result: AnalysisResult, owed: tuple[OwedResult, ...]
+) -> None:
+    """End an analysis; the caller settles its study afterwards.
+
+    Args:
+        tx: The transaction of the act.
+        stream: The database's, for the UIDs of objects.
+        analysis_id: The analysis.
+        result: How it ended.
+        owed: Objects that destinations are to get; silent, shadow and superseded analyses give none.
+    """
+    row = tx.one("SELECT * FROM analysis WHERE id = ?", (analysis_id,))
+    if row is None:  # pragma: no cover - callers hold the row
+        return
+    tx.execute(
+        "UPDATE analysis SET state = 'done', done_at = ?, outcome = ?, reason = ?, result = ? WHERE id = ?",
+        (tx.at, str(result.outcome), result.reason and str(result.reason), dump(result), analysis_id),
+    )
+    is_shadow = row["role"] == Role.SHADOW
+    tx.journal(
+        AnalysisDone(
+            analysis=analysis_id,
+            package=row["package"],
+            version=row["package_version"],
+            role=row["role"],
+            outcome=str(result.outcome),
+            reason=result.reason and str(result.reason),
+            late=bool(row["late"]),
+            # Of a shadow only its agreement is told.
+            scores={} if is_shadow else {finding.id: finding.score for finding in result.findings},
+            hops_ms=result.hops_ms,
+            backend=result.backend,
+            precision=result.precision,
+            engine_digest=result.engine_digest,
+        ),
+        study_id=row["study_id"],
+    )
+    if row["superseded_by"] is not None:
+        return
+    _note_agreement(tx, row, result)
+    if row["role"] != Role.LIVE:
+        return
+    for item in owed:
+        delivery_id = tx.insert(
+            "delivery",
+            destination=item.destination,
+            kind=str(item.kind),
+            study_id=row["study_id"],
+            analysis_id=analysis_id,
+            sop_instance_uid=minted_uid(stream, analysis_id, item.kind),
+            state="held",
+            next_at=tx.at,
+            owed_at=tx.at,
+        )
+        tx.journal(
+            DeliveryOwed(
+                delivery=delivery_id, destination=item.destination, object=str(item.kind), analysis=analysis_id
+            ),
+            study_id=row["study_id"],
+        )
+
+
+def _note_agreement(tx: Transaction, row: Any, result: AnalysisResult) -> None:
+    """Once both have ended: what the shadow said of the same images beside the version that serves."""
+    if row["role"] == Role.SILENT:
+        return
+    other_role = Role.LIVE if row["role"] == Role.SHADOW else Role.SHADOW
+    other = tx.one(
+        "SELECT * FROM analysis WHERE study_id = ? AND package = ? AND role = ? AND state = 'done'"
+        " AND superseded_by IS NULL AND result IS NOT NULL ORDER BY id DESC LIMIT 1",
+        (row["study_id"], row["package"], str(other_role)),
+    )
+    if other is None or _inputs(tx, other["id"]) != _inputs(tx, row["id"]):
+        return
+    mine = (row["package_version"], result)
+    theirs = (other["package_version"], load(AnalysisResult, other["result"]))
+    (live_version, live), (shadow_version, shadow) = (theirs, mine) if other_role is Role.LIVE else (mine, theirs)
+    scores = {finding.id: finding.score for finding in live.findings}
+    flagged = {finding.id for finding in live.findings if finding.flagged}
+    tx.journal(
+        ShadowAgreement(
+            package=row["package"],
+            live_version=live_version,
+            shadow_version=shadow_version,
+            same_outcome=(live.outcome, live.reason) == (shadow.outcome, shadow.reason),
+            score_differences={f.id: f.score - scores[f.id] for f in shadow.findings if f.id in scores},
+            flagged_by_one=tuple(sorted(flagged ^ {f.id for f in shadow.findings if f.flagged})),
+        ),
+        study_id=row["study_id"],
+        subject=row["package"],
+    )
+
+
+def _inputs(tx: Transaction, analysis_id: int) -> set[int]:
+    rows = tx.all("SELECT revision_id FROM analysis_input WHERE analysis_id = ?", (analysis_id,))
+    return {row["revision_id"] for row in rows}
