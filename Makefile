@@ -1,6 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; each does all its own set-up.
 PYTHON ?= python3
 VENV := .venv
+MLSERVER := .venv-mlserver
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
@@ -14,7 +15,7 @@ help: ## what can be made
 demo: $(VENV)/.run ## scanners, box and PACS on this machine, installed into .venv alone
 	$(VENV)/bin/scanside demo $(ARGS)
 
-test: venv test-tools ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
+test: venv test-tools $(MLSERVER)/.mlserver ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
 	$(PYTEST) -n 2 --dist loadfile $(ARGS)
 
 venv: $(VENV)/.dev ## the environment alone, with what tests and checks need
@@ -25,10 +26,10 @@ check: venv ## lint, types, floors
 	$(VENV)/bin/mypy
 	$(PYTEST) -q tests/test_floors.py
 
-test-long: venv test-tools ## full size; writes its result and date into docs/testing.md
+test-long: venv test-tools $(MLSERVER)/.mlserver ## full size; writes its result and date into docs/testing.md
 	$(PY) tools/test_long.py $(ARGS)
 
-test-oldest: test-tools ## the tests with the oldest versions allowed (JetPack 6), on Python 3.10 where there is one
+test-oldest: test-tools $(MLSERVER)/.mlserver ## the tests with the oldest versions allowed (JetPack 6), on Python 3.10 where there is one
 	tools/venv .venv-oldest oldest "$$(tools/find-python 3.10 || command -v $(PYTHON))"
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -45,7 +46,7 @@ lock: venv ## add what is missing to requirements/; ARGS=--upgrade takes the new
 	tools/lock $(ARGS)
 
 clean: ## everything made, environments too
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(MLSERVER) .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 test-tools:
 	tools/test-tools
@@ -55,3 +56,7 @@ $(VENV)/.run: requirements/run.txt pyproject.toml tools/venv
 
 $(VENV)/.dev: requirements/dev.txt requirements/run.txt pyproject.toml tools/venv
 	tools/venv $(VENV) dev $(PYTHON)
+
+# A real KServe server for the tests. Where it cannot be had, the tests that need it skip with the reason.
+$(MLSERVER)/.mlserver: requirements/mlserver.txt tools/venv
+	-tools/venv $(MLSERVER) mlserver $(PYTHON)

@@ -38,6 +38,9 @@ WALLS = {
     "tensorrt": ("engines/backends/",),
     "cuda": ("engines/backends/",),
     "pycuda": ("engines/backends/",),
+    "cryptography": ("engines/signing.py",),
+    "grpc": ("engines/backends/kserve_client.py",),
+    "google": ("engines/backends/kserve_messages.py",),
     "paho": ("appliance/fleet/",),
     "sqlalchemy": ("appliance/fleet/server/",),
     "scipy": ("engines/", "appliance/triage/worker", "appliance/dicom/pixels.py", "appliance/simulate/"),
@@ -62,6 +65,9 @@ DEPENDENCIES = {
     *("pydicom", "pynetdicom", "numpy", "scipy", "cv2", "onnxruntime", "onnx", "pydantic", "yaml", "highdicom"),
     *("starlette", "uvicorn", "jinja2", "babel", "click", "rich", "psutil"),
     *("gdcm", "openjpeg", "jpeg_ls", "pylibjpeg", "imagecodecs"),
+    "cryptography",
+    # The extra kserve.
+    *("grpc", "google"),
 }
 #: Where foreign bytes or code enter, and nowhere else: "file function" and why.
 BROAD_EXCEPTS = {
@@ -75,10 +81,13 @@ BROAD_EXCEPTS = {
     "appliance/triage/desk.py Desk._compare": "the worker's request loop",
     "appliance/triage/desk.py Desk._finish": "the worker's request loop",
     "appliance/triage/desk.py Desk._load": "the worker's request loop",
+    "appliance/triage/engine_desk.py EngineDesk._build": "the builder's thread: loud, and the worker goes on",
     "engines/backends/onnxruntime.py OnnxRuntimeSession.__init__": "ONNX Runtime raises its own unrelated types",
     "engines/backends/onnxruntime.py OnnxRuntimeSession.run": "ONNX Runtime raises its own unrelated types",
     "engines/child.py main": "whatever the module raises is the child's answer",
-    "engines/gate.py _sizes": "shape inference over a foreign graph",
+    "engines/gate.py parse_graph": "the parser of a foreign graph",
+    "engines/graph_memory.py memory_needs": "shape inference over a foreign graph",
+    "engines/lowering.py read_graph": "protobuf raises its own unrelated type over foreign bytes",
 }
 
 

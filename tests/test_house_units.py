@@ -94,7 +94,8 @@ def test_only_the_worker_has_a_gpu_and_executable_memory_and_it_has_no_network()
 def test_the_worker_sees_neither_database_nor_configuration_and_cannot_change_what_was_received():
     unit = "scanside-worker.service"
     assert setting(unit, "TemporaryFileSystem") == ["/var/lib/scanside:ro"]
-    assert setting(unit, "BindPaths") == ["/var/lib/scanside/spool"]
+    assert setting(unit, "BindPaths") == ["/var/lib/scanside/spool", "/var/lib/scanside/engines"]
+    assert setting(unit, "BindReadOnlyPaths") == ["-/var/lib/scanside/packages"]
     assert setting(unit, "InaccessiblePaths") == ["/etc/scanside"]
     (protected,) = setting(unit, "ReadOnlyPaths")
     assert protected.split() == [f"-/var/lib/scanside/spool/{name}" for name in (STORE, RESULTS, "quarantine")]

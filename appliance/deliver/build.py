@@ -50,7 +50,7 @@ class ReportStage:
         Args:
             deliveries: What is owed and not built.
             spool: Where source images lie and results go.
-            packages: Texts and codes by name of package; read anew in each step, so the caller may add to it.
+            packages: Texts and codes by ``name@version`` or name; read anew in each step, so the caller may add to it.
             evaluation: ``site.mode`` is evaluation: the objects say so.
             box_version: Of this software.
             wake_delivery: Called when objects were built.
@@ -93,7 +93,9 @@ class ReportStage:
     def _jobs(self, analysis_id: int) -> list[tuple[ToBuild, ReportRequest]]:
         try:
             owed = self._deliveries.to_build(analysis_id)
-            package = self._packages.get(owed.package)
+            # The texts of the version that made the analysis, which may not be the one that serves now.
+            version = f"{owed.package}@{owed.package_version}"
+            package = self._packages.get(version) or self._packages.get(owed.package)
             if package is None:
                 reason = f"package {owed.package} is not installed; install it again, then 'scanside dest retry'"
                 self._deliveries.build_failed(analysis_id, None, reason)

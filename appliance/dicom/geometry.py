@@ -119,6 +119,23 @@ def sort_slices(slices: Sequence[SlicePlace]) -> Geometry:
     )
 
 
+def in_plane_shifts(slices: Sequence[SlicePlace]) -> tuple[tuple[float, float], ...]:
+    """How far each slice's first pixel lies from that of the first slice, within the plane.
+
+    Args:
+        slices: Of one series, in order.
+
+    Returns:
+        (down the rows, along the columns) in mm for each slice; empty where no slice is shifted.
+    """
+    along, down = np.array(slices[0].orientation, dtype=np.float64).reshape(2, 3)
+    ways = np.array([place.position for place in slices], dtype=np.float64) - slices[0].position
+    shifts = np.stack([ways @ down, ways @ along], axis=1)
+    if np.abs(shifts).max() < SAME_POSITION_MM:
+        return ()
+    return tuple((float(d), float(a)) for d, a in shifts)
+
+
 def regular(slices: Sequence[SlicePlace]) -> bool:
     """Whether positions alone let a series look complete: two or more parallel slices, each once, evenly spaced."""
     if len(slices) < 2:

@@ -33,7 +33,7 @@ _REASONS = {
     Reason.FAILED: "The analysis failed.",
     Reason.TIMED_OUT: "The analysis did not end in time.",
     Reason.AI_UNAVAILABLE: "The AI was not available.",
-    Reason.WITHDRAWN: "The result was withdrawn.",
+    Reason.WITHDRAWN: "The AI package was taken out of service.",
 }
 _USE = {
     "demonstrator": "Demonstration. Not for clinical use.",

@@ -20,7 +20,7 @@ from appliance.errors import NotFoundError
 from appliance.records import Actor, ActorKind
 from appliance.screen import people, words
 from appliance.screen.feed import Feed, Snapshot
-from appliance.screen.packages import PackageText, unknown_package
+from appliance.screen.packages import PackageText, text_of
 from appliance.store import Store
 from appliance.store.readmodels import to_json
 from appliance.web import sse
@@ -195,7 +195,7 @@ class _Screen:
         study = self._store.views.some([alert.study_id])[alert.study_id]
         lead = next((a for a in study.analyses if a.id == alert.analysis_id), None)
         if lead is not None and lead.pictures:
-            package = self._packages.get(lead.package) or unknown_package(lead.package)
+            package = text_of(self._packages, lead.package, lead.package_version)
             if package.shows_place:
                 data = self._read(lead.pictures[0])
                 media_type = next((kind for magic, kind in _PICTURES.items() if data.startswith(magic)), None)

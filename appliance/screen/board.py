@@ -54,7 +54,7 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
         last=recent[0] if recent else None,
         chime=tuple(a.id for a in facts.open_alerts if a.chime and a.active and a.category == 1),
         names=facts.names,
-        looked_for=tuple(package.looked_for for package in packages.values() if package.live),
+        looked_for=tuple(package.looked_for for package in tuple(packages.values()) if package.live),
         notice=facts.notice if facts.notice and facts.now - facts.notice.at < NOTICE_HOLD else None,
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from appliance.records import Outcome
+from appliance.records import Outcome, Role
 from appliance.screen.model import Activity, Card, Facts, Level, Line, Mark
-from appliance.screen.packages import PackageText, unknown_package
+from appliance.screen.packages import PackageText, text_of
 from appliance.screen.people import masked
 from appliance.store.readmodels import AlertView, AnalysisView, FindingView, StudyView
 
@@ -44,8 +44,8 @@ class Cards:
             if study is not None:
                 yield self._activity(study, self._package(item.package).title, item.started_at, item.usual_s)
 
-    def _package(self, name: str) -> PackageText:
-        return self._packages.get(name) or unknown_package(name)
+    def _package(self, name: str, version: str = "") -> PackageText:
+        return text_of(self._packages, name, version)
 
     def _activity(
         self, study: StudyView, package: Mapping[str, str] | None, since_at: datetime, usual_s: float | None
@@ -62,7 +62,8 @@ class Cards:
 
     def _card(self, study: StudyView, alert: AlertView | None, at: datetime) -> Card:
         live = study.live
-        done = [self._package(a.package) for a in live if a.outcome in {Outcome.FINDING, Outcome.NOTHING_FLAGGED}]
+        ended = [a for a in live if a.outcome in {Outcome.FINDING, Outcome.NOTHING_FLAGGED}]
+        done = [self._package(a.package, a.package_version) for a in ended]
         missed = next((a for a in live if a.outcome is Outcome.NOT_ANALYSED and a.reason is study.reason), None)
         lead = next((a for a in study.analyses if alert and a.id == alert.analysis_id), None)
         return Card(
@@ -85,18 +86,16 @@ class Cards:
             withdrawn_why=alert.withdrawn_why if alert else "",
             marks=tuple(_marks(study, alert, lead)),
             warnings=tuple(warning for a in live for warning in a.warnings),
-            picture=bool(lead and lead.pictures and self._package(lead.package).shows_place),
+            picture=bool(lead and lead.pictures and self._package(lead.package, lead.package_version).shows_place),
         )
 
     def _lines(self, study: StudyView, alert: AlertView) -> Iterable[Line]:
-        flagged = {
-            (finding.package, finding.id): finding
-            for analysis in study.analyses
-            if analysis.outcome is Outcome.FINDING
-            for finding in analysis.findings
-        }
+        # Of several versions the one whose result is told: a silent or shadow one is never shown.
+        told_of = [a for a in study.analyses if a.role is Role.LIVE and a.outcome is Outcome.FINDING]
+        flagged = {(finding.package, finding.id): finding for analysis in told_of for finding in analysis.findings}
+        versions = {analysis.package: analysis.package_version for analysis in told_of}
         for told in alert.findings:
-            package = self._package(told.package)
+            package = self._package(told.package, versions.get(told.package, ""))
             text = package.findings.get(told.finding)
             result = flagged.get((told.package, told.finding)) if package.shows_place else None
             yield Line(

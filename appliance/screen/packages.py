@@ -50,6 +50,11 @@ def package_text(manifest: Manifest, *, live: bool) -> PackageText:
     )
 
 
+def text_of(packages: Mapping[str, PackageText], name: str, version: str = "") -> PackageText:
+    """The texts of the version that made an analysis; of the one that serves where only the name is known."""
+    return packages.get(f"{name}@{version}") or packages.get(name) or unknown_package(name)
+
+
 def unknown_package(name: str) -> PackageText:
     """Stands in for a package that is no longer on the box; its old results are still shown, without a place."""
     label = {"en": name, "zh_Hans": name}

@@ -41,8 +41,8 @@ REASONS: dict[str, tuple[str, str]] = {
         N_("Read as usual. It is analysed later, when the AI works again."),
     ),
     Reason.WITHDRAWN: (
-        N_("The result was withdrawn"),
-        N_("Read as usual."),
+        N_("The AI for this was taken out of service"),
+        N_("Read as usual. The AI did not check these images."),
     ),
 }
 
@@ -64,6 +64,10 @@ ISSUES = {
     "SPOOL_CORRUPT": N_("A stored image is damaged."),
     "SPOOL_MISSING": N_("A stored image is missing."),
     "PACKAGE_REFUSED": N_("An AI package was refused."),
+    "PACKAGE_WITHDRAWN": N_("An AI package was taken out of service. What it looked for is not analysed."),
+    "ENGINE_FALLBACK": N_("The AI runs without the engine built for this box. It may be slower."),
+    "KSERVE_DEGRADED": N_("The site's AI server does not work as it must. This box computes. It may be slower."),
+    "ENGINE_NOT_BUILT": N_("An engine for the AI could not be built. The AI goes on without it."),
     "DATABASE_REBUILT": N_("The database was damaged and has been rebuilt."),
 }
 

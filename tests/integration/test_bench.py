@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-FIGURES = {"xray", "ct", "ct-ways", "ingest-1", "ingest-4", "load", "kill", "start", "memory"}
+FIGURES = {"xray", "ct", "ct-ways", "ingest-1", "ingest-4", "load", "kill", "start", "memory", "session", "gate"}
 
 
 @pytest.mark.timeout(600)

@@ -167,6 +167,7 @@ def relabelled(series, study, **values):
 
 
 ENVELOPE, INCOMPLETE, DECODE = Reason.OUT_OF_ENVELOPE, Reason.INCOMPLETE, Reason.CANNOT_DECODE
+QUALITY = Reason.QUALITY
 #: name: (how to build the series, why it is not analysed, what the technologist is told).
 NOT_ANALYSED = {
     "values inverted": (pixels(lambda hu: 2047 - hu), ENVELOPE, "inside of a skull"),
@@ -174,6 +175,14 @@ NOT_ANALYSED = {
     "one value everywhere": (pixels(lambda hu: np.full_like(hu, 30)), ENVELOPE, "no bone"),
     "noise alone": (pixels(lambda hu: np.random.default_rng(1).normal(30, 5, hu.shape)), ENVELOPE, "no bone"),
     "brain painted over": (pixels(lambda hu: np.where((hu > 0) & (hu < 80), 32, hu)), ENVELOPE, "spread"),
+    "slices in no order": (
+        pixels(lambda hu: hu[np.random.default_rng(1).permutation(len(hu))]),
+        QUALITY,
+        "do not follow one another",
+    ),
+    "halves exchanged": (pixels(lambda hu: np.roll(hu, len(hu) // 2, axis=0)), QUALITY, "do not follow one another"),
+    "12 HU too high": (pixels(lambda hu: hu + 12), QUALITY, "densities are shifted"),
+    "12 HU too low": (pixels(lambda hu: hu - 12), ENVELOPE, "the median of the inside"),
     "half of each slice blank": (
         pixels(lambda hu: np.where(np.arange(hu.shape[1])[:, None] < 128, hu, -1024)),
         ENVELOPE,
@@ -212,6 +221,21 @@ def test_altered_head_is_not_analysed_and_says_why(box, bleed, case):
     assert (outcome, why) == (Outcome.NOT_ANALYSED, reason), detail
     assert told in detail
     assert detail, "a person is told why"
+
+
+@pytest.mark.fault("T32")
+@pytest.mark.req("R-MODEL-07")
+@pytest.mark.parametrize(("end", "lost"), [("at the top", slice(0, 17)), ("at the base", slice(5, None))])
+def test_head_that_is_cut_off_is_never_quietly_searched_in_part(box, bleed, end, lost):
+    """Nothing found in a part of a head says nothing about it; a bleed in it is told, with a warning."""
+    without = head_ct(12, scan=HeadScan(matrix=256, slices=22, thickness_mm=7, noise_hu=4))
+    outcome, why, detail, _ = outcome_of(box, ct_series(without, Study(seed=f"guards/cut/{end}"))[lost])
+    assert (outcome, why) == (Outcome.NOT_ANALYSED, INCOMPLETE)
+    assert f"the head is cut off {end}" in detail
+    series = ct_series(bleed, Study(seed=f"guards/cut/bleed/{end}"))[lost]
+    assert outcome_of(box, series)[0] is Outcome.FINDING
+    (warning,) = box.ended(series[0].StudyInstanceUID).live[0].warnings
+    assert f"The head is cut off {end}" in str(warning)
 
 
 #: name: how to build what no package claims; nothing of it is shown as an analysis.

@@ -48,7 +48,7 @@ def box(pacs, tmp_path_factory):
         {"name": "CT-GBK", "ae_title": "CT-GBK", "assume_charset": "GBK"},
     ]
     config = box_config(tmp_path_factory.mktemp("charsets") / "state", pacs.port, sources=sources)
-    head = head_ct(11, bleeds=[Bleed(kind="IPH", volume_ml=22)], scan=HeadScan(matrix=256, slices=20, thickness_mm=7))
+    head = head_ct(11, bleeds=[Bleed(kind="IPH", volume_ml=22)], scan=HeadScan(matrix=256, slices=22, thickness_mm=7))
     with Box(config) as running:
         for number, (case, (charset, source, name, *_)) in enumerate(CASES.items()):
             study = Study(

@@ -27,7 +27,7 @@ from appliance.simulate.head import HeadScan, head_ct
 from appliance.simulate.scanner import interleave
 from appliance.simulate.study import Patient, Study
 from appliance.store import Store
-from appliance.triage.packages import load_packages
+from appliance.triage.packages import RunningPackages
 from appliance.triage.protocol import Result, Scored
 from appliance.triage.stage import Bench, RoutingStage, RunStage
 
@@ -73,6 +73,7 @@ class Reader:
     """In the worker's place: says what stands in the files, and refuses to see two persons in one analysis."""
 
     is_ready = True
+    is_loading = False
     ready_since_mono = 0.0
 
     def __init__(self):
@@ -83,6 +84,9 @@ class Reader:
 
     def want(self, wanted):
         """There is no process to want."""
+
+    def serve(self, loads):
+        """Nothing is loaded."""
 
     def drop(self, series_key):
         """Nothing is kept."""
@@ -118,7 +122,7 @@ def box(tmp_path):
     clock = FakeClock()
     store = Store.open(config.state_path, clock, reserve_bytes=0)
     reader = Reader()
-    bench = Bench(store=store, config=config, clock=clock, link=reader, packages=load_packages(config, [folder]))
+    bench = Bench(store=store, config=config, clock=clock, link=reader, packages=RunningPackages(store, config, [folder]))
     completeness = CompletenessStage(store, config.completeness, clock, wake_triage=lambda: None)
     routing = RoutingStage(bench, wake_runner=lambda: None)
     runner = RunStage(bench, wake_delivery=lambda: None)
@@ -211,7 +215,7 @@ def is_right(view, by_key):
 
 @pytest.mark.fault("T33")
 def test_patients_of_one_name_sent_in_turn_by_two_scanners_keep_their_own_results(tmp_path):
-    scan = HeadScan(matrix=256, slices=20, thickness_mm=7.0, noise_hu=4)
+    scan = HeadScan(matrix=256, slices=22, thickness_mm=7.0, noise_hu=4)
     bleed, plain = head_ct(11, bleeds=[Bleed(kind="IPH", volume_ml=22)], scan=scan), head_ct(12, scan=scan)
     made = {}
     for n, head in enumerate((bleed, plain, plain, bleed)):

@@ -30,8 +30,8 @@ from appliance.store.facts import Kind
 
 @pytest.fixture(scope="module")
 def phantoms():
-    """A head with a bleed and one without, 20 slices each."""
-    scan = HeadScan(matrix=256, slices=20, thickness_mm=7.0, noise_hu=4)
+    """A head with a bleed and one without, 22 slices each."""
+    scan = HeadScan(matrix=256, slices=22, thickness_mm=7.0, noise_hu=4)
     return head_ct(11, bleeds=[Bleed(kind="IPH", volume_ml=22)], scan=scan), head_ct(12, scan=scan)
 
 

@@ -60,7 +60,7 @@ class Box:
         self.daemon = Daemon(self.config, trusted_folders=self._folders)
         self.store = self.daemon.store
         self.daemon.start()
-        if self._wait_ready and self.daemon.packages:
+        if self._wait_ready and len(self.daemon.packages):
             self.wait(lambda: self.daemon.link.is_ready, "a ready worker")
         return self
 

@@ -46,6 +46,27 @@ def make_fake_package(folder: Path, mode: str, *, seconds: float = 2.0, **change
     return folder
 
 
+def add_golden(folder: Path) -> Path:
+    """Give ``toy-bright-blob`` two golden cases: a picture with a bright blob, and one without."""
+    rows, columns = np.mgrid[:512, :512]
+    plain = (1000 + rows * 2).astype(np.float32)
+    blob = plain + 4000 * np.exp(-((rows - 200) ** 2 + (columns - 300) ** 2) / (2 * 12.0**2)).astype(np.float32)
+    (folder / "golden").mkdir()
+    for name, picture in (("blob", blob), ("plain", plain)):
+        np.savez_compressed(
+            folder / "golden" / f"{name}.npz",
+            array=picture[None].astype(np.int16),
+            positions_mm=np.zeros(1),
+            spacing_mm=np.array([0.5, 0.5]),
+        )
+    listing = [
+        {"file": "blob.npz", "scores": {FINDING: [0.5, 1.0]}},
+        {"file": "plain.npz", "scores": {FINDING: [0.0, 0.3]}},
+    ]
+    (folder / "golden" / "golden.json").write_text(json.dumps(listing))
+    return folder
+
+
 def manifest(**changes: Any) -> dict[str, Any]:
     """A complete ``model.yaml`` as data; ``changes`` replace top-level keys."""
     finding = {

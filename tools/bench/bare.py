@@ -59,7 +59,7 @@ def main() -> None:
     """Answer until standard input ends."""
     import cv2
 
-    from appliance.triage.workbench import decode_and_prepare, finish_ct, finish_xray
+    from appliance.triage.workbench import decode_and_prepare, finish
     from engines.package import load_package
     from engines.pipeline import Pipeline
 
@@ -67,12 +67,13 @@ def main() -> None:
     package = load_package(Path(sys.argv[1]), trusted=True)
     pipeline = Pipeline(package, threads=len(os.sched_getaffinity(0)))
     pipeline.warmup()
+    (role,) = pipeline.inputs
 
     def once(kind: Any, paths: list[Path]) -> dict[str, float]:
         pieces = [decode_and_prepare(path, kind, [pipeline]) for path in paths]
         spent = {hop: sum(piece.hops_ms[hop] for piece in pieces) for hop in ("decode", "prepare")}
         begun = time.perf_counter()
-        (finish_ct if kind == "ct" else finish_xray)(pieces, pipeline)
+        finish({role: pieces}, pipeline)
         spent["finish"] = (time.perf_counter() - begun) * 1000
         # Slices are decoded while they arrive: DESIGN §9 counts a CT from decoded slices.
         counted = [ms for hop, ms in spent.items() if kind != "ct" or hop != "decode"]

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import ct, ingest, kill, load, memory, start, xray
+from bench import ct, gate, ingest, kill, load, memory, session, start, xray
 from bench.machine import line, machine
 from bench.rows import Bench, Row
 
@@ -25,6 +25,8 @@ _MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "kill": kill.measure,
     "start": start.measure,
     "memory": memory.measure,
+    "session": session.measure,
+    "gate": gate.measure,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from appliance.dicom.file_meta import file_meta
 from appliance.errors import StoreError
 from appliance.records import AnalysisResult, DeliveryKind, Outcome, Role
 from appliance.report.request import ReportPackage
-from appliance.store.analyses import OwedResult, Plan
+from appliance.store.analyses import Plan
+from appliance.store.ending import OwedResult
 from appliance.store.jsonable import dump
 from engines.errors import ChildError
 
@@ -184,6 +186,16 @@ def test_the_child_is_told_whose_images_they_are_and_what_the_package_says(store
     assert job["evaluation"] is True
     assert job["images"][0]["path"].startswith(str(store.spool.root))
     assert asked["codes"]["cad_summary"]["value"] == codes.get("cad_summary").code
+
+
+@pytest.mark.req("R-OPERATE-10")
+def test_the_report_speaks_as_the_version_that_made_the_analysis(store, child, stage, owed_report):
+    owed_report()
+    stage._packages = {"head": replace(PACKAGE, looked_for="More."), "head@1.0.0": PACKAGE}
+    asked = {}
+    stage._run_child = lambda module, document, limits: asked.update(document) or child(module, document, limits)
+    stage.step()
+    assert asked["jobs"][0]["package"]["looked_for"] == "Blood."
 
 
 @pytest.mark.req("R-RESULT-05")

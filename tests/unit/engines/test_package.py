@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import hashlib
 
+import package_kit
 import pytest
 import toy_packages
 import yaml
 
-from engines.errors import PackageError
+from engines.contents import PAYLOAD_TYPE, SIGNATURE_NAME, file_facts, statement
+from engines.errors import PackageError, SignatureError
 from engines.manifest import Manifest, Range
 from engines.package import bundled_packages, load_package, parse_manifest
+from engines.signing import generate, sign
 
 
 def _text(**changes):
@@ -25,12 +28,75 @@ def test_every_bundled_package_loads_and_is_trusted():
     assert "head-ct-hyperdensity" in names
 
 
-@pytest.mark.req("R-ENGINE-01")
-def test_package_from_elsewhere_is_refused_until_signatures_exist(tmp_path):
-    folder = toy_packages.make_toy_xray_package(tmp_path / "toy")
-    with pytest.raises(PackageError, match="unsigned packages load once signatures exist"):
-        load_package(folder)
-    assert load_package(folder, trusted=True).name == "toy-bright-blob"
+@pytest.mark.req("R-ENGINE-01", "R-SIGN-03")
+def test_package_from_elsewhere_needs_a_trusted_signature(tmp_path):
+    key = package_kit.make_signed_package(tmp_path / "toy")
+    assert load_package(tmp_path / "toy", keys=[key]).signed_by == (key.keyid,)
+    with pytest.raises(SignatureError, match="no key is trusted here"):
+        load_package(tmp_path / "toy")
+    with pytest.raises(SignatureError, match="0 of 1 needed signatures hold"):
+        load_package(tmp_path / "toy", keys=[generate().public])
+    (tmp_path / "toy" / "SIGNATURE.json").unlink()
+    with pytest.raises(SignatureError, match="is not signed"):
+        load_package(tmp_path / "toy", keys=[key])
+    assert load_package(tmp_path / "toy", trusted=True).signed_by == ()
+
+
+@pytest.mark.req("R-SIGN-03")
+@pytest.mark.fault("T40")
+def test_every_file_of_a_signed_package_is_covered(tmp_path):
+    key = package_kit.make_signed_package(tmp_path / "toy")
+    for name in load_package(tmp_path / "toy", keys=[key]).files:
+        file = tmp_path / "toy" / name
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(PackageError, match=f"{name}: was altered after it was signed"):
+            load_package(tmp_path / "toy", keys=[key])
+        file.unlink()
+        with pytest.raises(PackageError, match=f"{name}: is missing; it was signed"):
+            load_package(tmp_path / "toy", keys=[key])
+        file.write_bytes(data)
+    (tmp_path / "toy" / "golden" / "more.json").write_text("[]")
+    with pytest.raises(PackageError, match=r"golden/more\.json: was not signed"):
+        load_package(tmp_path / "toy", keys=[key])
+
+
+@pytest.mark.req("R-SIGN-03")
+@pytest.mark.fault("T40")
+def test_files_of_two_signed_packages_cannot_be_mixed(tmp_path):
+    key = generate()
+    for version in ("1.0.0", "2.0.0"):
+        package_kit.make_signed_package(tmp_path / version, key, version=version)
+    (tmp_path / "2.0.0" / "model.yaml").replace(tmp_path / "1.0.0" / "model.yaml")
+    with pytest.raises(PackageError, match=r"model\.yaml: was altered"):
+        load_package(tmp_path / "1.0.0", keys=[key.public])
+
+
+def test_signature_that_names_another_package_is_refused(tmp_path):
+    key = generate()
+    folder = package_kit.make_unsigned_package(tmp_path / "toy")
+    found = {name: file_facts(folder / name) for name in load_package(folder, trusted=True).files}
+    (folder / SIGNATURE_NAME).write_bytes(sign(PAYLOAD_TYPE, statement("other", "1.0.0", found), [key]))
+    with pytest.raises(PackageError, match=r"signed as other 1\.0\.0, but model\.yaml says toy-bright-blob"):
+        load_package(folder, keys=[key.public])
+
+
+def test_nothing_is_parsed_before_the_signature_holds(tmp_path, monkeypatch):
+    package_kit.make_signed_package(tmp_path / "toy")
+    monkeypatch.setattr("engines.package.yaml.parse", lambda *a, **k: pytest.fail("parsed an untrusted manifest"))
+    with pytest.raises(SignatureError):
+        load_package(tmp_path / "toy", keys=[generate().public])
+
+
+def test_data_of_a_package_is_what_was_loaded(tmp_path):
+    key = package_kit.make_signed_package(tmp_path / "toy")
+    package = load_package(tmp_path / "toy", keys=[key])
+    assert package.data("CARD.md").startswith(b"# Bright blob")
+    with pytest.raises(PackageError, match=r"has no file '\.\./model\.yaml'"):
+        package.data("../model.yaml")
+    (tmp_path / "toy" / "CARD.md").write_text("Better than it is.")
+    with pytest.raises(PackageError, match="was altered after the package was loaded"):
+        package.data("CARD.md")
 
 
 @pytest.mark.req("R-ENGINE-01")
@@ -39,7 +105,7 @@ def test_link_into_the_bundled_folder_gives_no_trust(tmp_path):
     folder = toy_packages.make_toy_xray_package(tmp_path / "models" / "toy")
     link = tmp_path / "link"
     link.symlink_to(folder)
-    with pytest.raises(PackageError, match="did not come with this installation"):
+    with pytest.raises(PackageError, match="is not signed"):
         load_package(link)
 
 
@@ -159,7 +225,7 @@ def test_missing_graph_and_linked_graph_are_refused(tmp_path):
     with pytest.raises(PackageError, match="missing or is no plain file"):
         load_package(folder, trusted=True)
     graph.symlink_to(tmp_path / "other.onnx")
-    with pytest.raises(PackageError, match="missing or is no plain file"):
+    with pytest.raises(PackageError, match="is no plain file"):
         load_package(folder, trusted=True)
 
 

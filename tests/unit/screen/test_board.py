@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -152,6 +153,30 @@ def test_what_was_and_was_not_looked_for_stands_with_every_result(board, write, 
         hero = board().hero
         assert hero.looked_for == (head.looked_for,)
         assert hero.not_looked_for == (head.not_looked_for,)
+
+
+@pytest.mark.req("R-OPERATE-10")
+def test_a_result_is_told_in_the_words_of_the_version_that_gave_it(store, clock, write, scenes):
+    texts = scenes.packages()
+    older = texts[scenes.HEAD]
+    newer = replace(older, not_looked_for={"en": "What version 2 leaves out.", "zh_Hans": "第二版未检查的内容。"})
+    texts |= {scenes.HEAD: newer, f"{scenes.HEAD}@0.1.0": replace(older, live=False)}
+    write(scenes.urgent)
+    shown = Feed(store, texts, clock)._look(1).board
+    assert shown.hero.not_looked_for == (older.not_looked_for,)
+    assert len(shown.looked_for) == 2, "each package is named once, as it serves now"
+
+
+@pytest.mark.req("R-OPERATE-06")
+def test_what_a_silent_version_measured_is_never_shown(board, write, scenes):
+    write(scenes.urgent)
+    study = board().hero.study_id
+    result = write(scenes.finding_result, study)
+    (found,) = result.findings
+    louder = replace(found, measurements=(replace(found.measurements[0], value=99.0),))
+    result = replace(result, findings=(louder,))
+    write(scenes.add_analysis, study, result, role="silent", package_version="0.2.0")
+    assert board().hero.lines[0].volume_ml == pytest.approx(12.4)
 
 
 def test_a_triage_package_shows_neither_size_nor_slice_nor_picture(board, write, scenes):
