@@ -139,6 +139,8 @@ class Calibration(Part):
     """
 
     file: DataFile
+    #: Said by the maker, who signs it.
+    origin: Literal["phantom", "synthesised"]
 
 
 class Golden(Part):

@@ -22,7 +22,7 @@ from engines.package import load_package
 from engines.store import EngineStore
 
 ALL = ["fp32", "fp16", "int8"]
-CALIBRATION = {"file": "calibration.npz"}
+CALIBRATION = {"file": "calibration.npz", "origin": "synthesised"}
 
 
 @pytest.fixture

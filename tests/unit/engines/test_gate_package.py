@@ -241,7 +241,7 @@ def test_array_files_are_numbers_within_limits_and_never_pickles(maker, data, co
 
 def test_calibration_must_fit_the_graphs(maker):
     (maker.folder / "calibration.npz").write_bytes(_saved(image=np.zeros((4, 1, 1, 16, 16), np.float32)))
-    maker.manifest(precisions=["fp32", "int8"], calibration={"file": "calibration.npz"})
+    maker.manifest(precisions=["fp32", "int8"], calibration={"file": "calibration.npz", "origin": "phantom"})
     assert maker.asked()["name"] == "toy-bright-blob"
     (maker.folder / "calibration.npz").write_bytes(_saved(image=np.zeros((1, 16, 16)), other=np.zeros(3)))
     shown = maker.refused()

@@ -182,6 +182,17 @@ def test_cleared_package_needs_a_market():
     assert cleared.regulatory["CN"].class_ == "III"
 
 
+@pytest.mark.req("R-SIGN-08")
+def test_int8_needs_calibration_that_is_said_to_be_no_patient():
+    with pytest.raises(PackageError, match="precision int8 needs calibration"):
+        parse_manifest(_text(precisions=["fp32", "int8"]).encode())
+    for origin, complaint in (({}, "origin: Field required"), ({"origin": "patients"}, "'phantom' or 'synthesised'")):
+        with pytest.raises(PackageError, match=complaint):
+            parse_manifest(_text(precisions=["int8"], calibration={"file": "c.npz", **origin}).encode())
+    said = {"file": "c.npz", "origin": "phantom"}
+    assert parse_manifest(_text(precisions=["int8"], calibration=said).encode()).calibration is not None
+
+
 def test_default_operating_point_and_choice_by_name():
     manifest = parse_manifest(_text().encode())
     finding = manifest.finding("bright-blob")
