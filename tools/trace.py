@@ -33,6 +33,13 @@ def requirements(path: Path = ROOT / "docs" / "requirements.yaml") -> dict[str, 
     return found
 
 
+def benches(path: Path = ROOT / "docs" / "requirements.yaml") -> Iterator[tuple[str, str]]:
+    """Pairs of (requirement id, bench) for figures: a test measures them, and only the bench judges how fast it was."""
+    for row in yaml.safe_load(path.read_text("utf-8")):
+        if "bench" in row:
+            yield row["id"], f"tools/bench --only {row['bench']}"
+
+
 def marks(tests: Path = ROOT / "tests") -> Iterator[tuple[str, str]]:
     """Pairs of (requirement id, test as ``tests/path.py::[Class::]name``) for every marker in the tests' source."""
     for path in sorted(tests.rglob("test_*.py")):
@@ -44,7 +51,10 @@ def marks(tests: Path = ROOT / "tests") -> Iterator[tuple[str, str]]:
 def _walk(node: ast.Module | ast.ClassDef, prefix: str, inherited: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for child in node.body:
         if isinstance(child, ast.ClassDef) and child.name.startswith("Test"):
-            yield from _walk(child, f"{prefix}::{child.name}", inherited + _ids(child.decorator_list))
+            ids = inherited + _ids(child.decorator_list)
+            inner = list(_walk(child, f"{prefix}::{child.name}", ids))
+            # A class whose tests are all inherited (a contract for one more backend) is shown as itself.
+            yield from inner or ((requirement, f"{prefix}::{child.name}") for requirement in ids)
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and child.name.startswith("test_"):
             for requirement in inherited + _ids(child.decorator_list):
                 yield requirement, f"{prefix}::{child.name}"
@@ -76,7 +86,7 @@ def main() -> int:
     parser.add_argument("--untested", action="store_true", help="only what no test carries; exit 1 if there is any")
     chosen = parser.parse_args()
     table: dict[str, list[str]] = {requirement: [] for requirement in requirements()}
-    for requirement, test in marks():
+    for requirement, test in (*marks(), *benches()):
         table.setdefault(requirement, []).append(test)
     untested = [requirement for requirement, tests in table.items() if not tests]
     if chosen.json:

@@ -112,7 +112,7 @@ class EngineDesk:
                 fault = str(self._guarded(message.package, opened.check))
                 if not fault:
                     self._tools.say(Checked(package=message.package, engine_digest=digest, ok=True))
-                    if False:
+                    if opened.fallback != before:
                         self._tools.say(loaded_message(message.package, opened, 0.0))
                     return
         except PackageError as error:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import ct, gate, ingest, kill, load, memory, session, start, xray
+from bench import ct, engine, gate, ingest, kill, load, memory, session, start, xray
 from bench.machine import line, machine
 from bench.rows import Bench, Row
 
@@ -27,6 +27,7 @@ _MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "memory": memory.measure,
     "session": session.measure,
     "gate": gate.measure,
+    "engine": engine.measure,
 }
 
 

@@ -203,7 +203,8 @@ def test_a_server_that_does_not_compute_is_one_issue_until_it_computes_again(tmp
     assert issue.detail["why"] == "the server has another graph"
     box.tell(loaded(backend="kserve"))
     assert box.issues() == set()
-    assert box.link.builds == [], "a package on a server has no engine of this box"
+    manifest = Manifest.model_validate(toy_packages.manifest(precisions=["fp32", "fp16"]))
+    assert engine_wish(box.config, manifest) is None, "a package on a server has no engine of this box"
     assert box.facts(Kind.ENGINE_FALLBACK)[0]["why"] == "the server is silent"
     box.store.close()
 
