@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from engines.errors import ContentError
@@ -18,11 +21,15 @@ class Classify(Head):
         output: Name of the graph's output.
         findings: Finding ids, one per column; null for a column that is none ("no finding").
         activation: What makes its values probabilities; ``none``: they lie in 0..1.
+        guard: Name of a further output [1, 1], 0..1: how much the picture is of the kind that the graph was made for.
+        guard_least: Below this the picture gets no score.
     """
 
     output: str
     findings: tuple[str | None, ...] = Field(min_length=1)
     activation: Activation = "none"
+    guard: str | None = None
+    guard_least: float = Field(default=0.5, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _some(self) -> Classify:
@@ -33,7 +40,7 @@ class Classify(Head):
     @property
     def reads(self) -> tuple[str, ...]:
         """See ``Head.reads``."""
-        return (self.output,)
+        return (self.output,) if self.guard is None else (self.output, self.guard)
 
     def decide(self, outputs: Tensors, assembled: Assembled) -> ModelOutput:
         """See ``Head.decide``. The picture itself is the key picture of every finding."""
@@ -46,11 +53,38 @@ class Classify(Head):
                 shape=str(None if values is None else values.shape),
                 count=len(self.findings),
             )
+        numbers = dict(assembled.numbers)
+        if self.guard is not None:
+            numbers["guard"] = self._guarded(outputs.get(self.guard), self.guard)
         scores = activated(values, self.activation, self.output, axis=1)[0]
         picture = assembled.stack.slices[0].id
         named = {name: float(score) for name, score in zip(self.findings, scores, strict=True) if name is not None}
         return ModelOutput(
             scores=named,
             key_slices=dict.fromkeys(named, (picture,)),
-            numbers=dict(assembled.numbers),
+            numbers=numbers,
         )
+
+    def _guarded(self, values: NDArray[Any] | None, name: str) -> float:
+        """The guard's value, high enough.
+
+        Raises:
+            ContentError: ``out_of_envelope`` below the least, ``unreliable_output`` for what is no such value.
+        """
+        if values is None or values.shape != (1, 1):
+            raise ContentError(
+                "unreliable_output",
+                "output '{output}' has shape {shape}, expected (1, {count})",
+                output=name,
+                shape=str(None if values is None else values.shape),
+                count=1,
+            )
+        likeness = float(activated(values, "none", name)[0, 0])
+        if likeness < self.guard_least:
+            raise ContentError(
+                "out_of_envelope",
+                "the picture is not of the kind that the package was made for (likeness {likeness}, at least {least})",
+                likeness=round(likeness, 3),
+                least=self.guard_least,
+            )
+        return likeness
