@@ -43,6 +43,8 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
             click.echo(f"  owed to {one.destination}: {one.owed}, parked {one.parked} {one.last_error}".rstrip())
         for issue in box.issues:
             click.echo(f"  {issue.severity}: {issue.code} {issue.subject} since {issue.since_at:%Y-%m-%d %H:%M:%S} UTC")
+            if why := issue.detail.get("why"):
+                click.echo(f"    {why}")
         if not box.issues:
             click.echo("  no issues are open")
     if not running:

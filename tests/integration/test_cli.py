@@ -12,6 +12,9 @@ import pytest
 import yaml
 from box_process import ROOT, BoxProcess
 
+from appliance.cli.common import opened
+from appliance.config import load_config
+from appliance.records import Severity
 from appliance.simulate.dicomize import save
 from appliance.simulate.scenarios import SCENARIOS
 
@@ -88,6 +91,15 @@ def test_status_of_a_running_box_is_success_and_of_none_is_not_running(box, tmp_
     done = scanside("status", "--config", idle)
     assert done.returncode == 3
     assert "systemctl start scanside" in done.stderr
+
+
+def test_status_tells_why_an_issue_stands(box):
+    with opened(load_config(box.config_path)) as store:
+        store.issues.raise_("ENGINE_FALLBACK", "a package", Severity.WARNING, {"why": "no driver; install it"})
+        try:
+            assert "    no driver; install it" in scanside("status", "--config", box.config_path).stdout.splitlines()
+        finally:
+            store.issues.clear("ENGINE_FALLBACK", "a package")
 
 
 @pytest.mark.req("R-CLI-03")
