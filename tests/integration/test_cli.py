@@ -135,7 +135,7 @@ def test_unreachable_destination_is_told_in_plain_words(box):
         ("sit: {}\n", "line 1: sit"),
         ("site:\n  mode: clinicl\n", "line 2: site.mode"),
         ("screen: {host: 0.0.0.0}\n", "this machine only"),
-        ("packages: [{name: nothing}]\n", "installed are head-ct-hyperdensity"),
+        ("packages: [{name: nothing}]\n", "installed are chest-ct-nodule,"),
         ("site: {mode: clinical}\npackages: [{name: head-ct-hyperdensity}]\n", "evaluation"),
         ("site: {}\nsite: {}\n", "stands twice"),
         ("- a\n", "key: value"),
