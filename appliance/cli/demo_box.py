@@ -26,6 +26,8 @@ from appliance.store.readmodels import StudyView, to_json
 
 log = logging.getLogger(__name__)
 _AE = "SCANSIDE"
+#: What the scenarios are for; a package that no study of the demo needs would only make it start later.
+_PACKAGES = ("head-ct-hyperdensity",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,9 +294,7 @@ class DemoBox:
 
 
 def demo_config(state: Path, pacs_port: int) -> Config:
-    """The configuration of the demo: two scanners in the path, one PACS for tests, every bundled package live."""
-    from engines.package import bundled_packages
-
+    """The configuration of the demo: two scanners in the path, a PACS for tests, its packages live."""
     return Config.model_validate(
         {
             "site": {"name": "Demonstration", "mode": "evaluation"},
@@ -315,7 +315,7 @@ def demo_config(state: Path, pacs_port: int) -> Config:
                     "send": ["original", "sr"],
                 }
             ],
-            "packages": [{"name": folder.name, "role": "live"} for folder in bundled_packages()],
+            "packages": [{"name": name, "role": "live"} for name in _PACKAGES],
             "disk": {"reserve_bytes": 256 * 1024**2, "reserve_fraction": 0},
             "screen": {"port": 0},
         }
