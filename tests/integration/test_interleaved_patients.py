@@ -122,7 +122,9 @@ def box(tmp_path):
     clock = FakeClock()
     store = Store.open(config.state_path, clock, reserve_bytes=0)
     reader = Reader()
-    bench = Bench(store=store, config=config, clock=clock, link=reader, packages=RunningPackages(store, config, [folder]))
+    bench = Bench(
+        store=store, config=config, clock=clock, link=reader, packages=RunningPackages(store, config, [folder])
+    )
     completeness = CompletenessStage(store, config.completeness, clock, wake_triage=lambda: None)
     routing = RoutingStage(bench, wake_runner=lambda: None)
     runner = RunStage(bench, wake_delivery=lambda: None)

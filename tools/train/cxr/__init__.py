@@ -1,0 +1,1 @@
+"""How ``engines/models/cxr-triage`` is made: ``python tools/train/cxr --data FOLDER``."""
