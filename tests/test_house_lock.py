@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-LISTS = ("run", "dev", "oldest", "mlserver")
+LISTS = ("run", "dev", "oldest", "mlserver", "train")
 #: JetPack 6 and Ubuntu 22.04, Debian 12, Ubuntu 24.04.
 PYTHONS = ("3.10", "3.11", "3.12")
 #: The oldest C library among them is Ubuntu 22.04's.

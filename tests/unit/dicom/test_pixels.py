@@ -97,6 +97,8 @@ def test_lossless_jpeg_gives_back_the_values(ct, write, dcmtk, tmp_path, syntax)
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
 def test_high_throughput_jpeg_2000_gives_back_the_values(ct, write, syntax):
     imagecodecs = pytest.importorskip("imagecodecs", reason="imagecodecs (a test extra) writes HTJ2K")
+    if not hasattr(imagecodecs, "htj2k_encode"):
+        pytest.skip("this imagecodecs writes no HTJ2K; the one for Python 3.11 and later does")
     values = (scene() + 1000).astype(np.uint16)
     ds = ct_of(ct, values, PixelRepresentation=0)
     code = imagecodecs.htj2k_encode(values, reversible=True)

@@ -151,7 +151,9 @@ def test_tensor_larger_than_the_packages_memory_is_refused():
 @pytest.mark.fault("T39")
 def test_doubling_is_refused_where_each_step_is_small():
     nodes = [NODE("Concat", [f"x{k}" if k else "x"] * 2, [f"x{k + 1}"], axis=1) for k in range(60)]
-    assert "limits.memory_mb" in _refused(_graph(*nodes, NODE("ReduceMax", ["x60"], ["y"])))
+    refusal = _refused(_graph(*nodes, NODE("ReduceMax", ["x60"], ["y"])))
+    # Older ONNX gives up on the sizes where they leave 64 bits, before our sum is made.
+    assert "limits.memory_mb" in refusal or "cannot be known beforehand" in refusal
 
 
 @pytest.mark.req("R-SIGN-07")
