@@ -25,6 +25,7 @@ from engines.contents import (
     read_file,
     walk,
 )
+from engines.durable import sync_folder
 from engines.errors import PackageError
 
 #: An honest package shrinks to a tenth at best; beyond this it is a bomb. Small ones may be all zeros.
@@ -181,12 +182,3 @@ def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> 
 def _sync_folders(top: Path) -> None:
     for folder in (top, *(path for path in top.rglob("*") if path.is_dir())):
         sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk for good."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

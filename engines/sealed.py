@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engines.durable import sync_folder
 from engines.errors import BuildError
 
 KEY_BYTES = 32
@@ -89,15 +90,6 @@ def replace_durable(path: Path, content: bytes) -> None:
     write_durable(beside, content)
     beside.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def own_folder(folder: Path) -> None:

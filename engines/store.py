@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines import sealed
+from engines.durable import sync_folder
 from engines.errors import BuildError
 
 log = logging.getLogger(__name__)
@@ -237,9 +238,9 @@ class EngineStore:
             for index, plan in enumerate(plans):
                 sealed.write_durable(folder / _plan_name(index), plan)
             sealed.write_durable(folder / _ENTRY, self._sealed(entry))
-            sealed.sync_folder(folder)
+            sync_folder(folder)
             folder.rename(self._entries / digest)
-            sealed.sync_folder(self._entries)
+            sync_folder(self._entries)
         return entry
 
     def accept(self, digest: str, report: Mapping[str, Any]) -> Entry:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.errors import ConflictError, StoreError
-from appliance.store.part import sync_folder
+from engines.durable import sync_file, sync_folder
 
 _INCOMING, _GONE = ".incoming-", ".gone-"
 
@@ -77,7 +77,7 @@ class PackageFiles:
         final = self.path(folder)
         for where, _, names in os.walk(package):
             for one in names:
-                _sync_file(Path(where) / one)
+                sync_file(Path(where) / one)
             sync_folder(Path(where))
         final.parent.mkdir(mode=0o700, exist_ok=True)
         sync_folder(self.root)
@@ -115,11 +115,3 @@ class PackageFiles:
                 with contextlib.suppress(OSError):
                     path.rmdir()
         return count
-
-
-def _sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import os
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import StoreError
+from engines.durable import sync_folder
 
 if TYPE_CHECKING:
     from appliance.store.spool import Spool
@@ -134,12 +134,3 @@ class PartFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk for good (``fsync`` of the folder itself)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

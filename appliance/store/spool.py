@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.errors import StoreError
-from appliance.store.part import INCOMING, PartFile, sync_folder
+from appliance.store.part import INCOMING, PartFile
+from engines.durable import sync_folder
 
 #: Kinds of files that stay; each is a folder.
 STORE, RESULTS, PICTURES = "store", "results", "pictures"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from appliance.dicom.pixels import hu_slices, xray_image
 from appliance.dicom.pixels import picture as windowed
 from appliance.triage.workbench import Piece, split_id
+from engines.durable import sync_folder
 from engines.pipeline import Pipeline
 from engines.types import ModelOutput, Region
 
@@ -143,11 +144,7 @@ def keep(spool_root: Path, png: bytes) -> str | None:
         finally:
             os.close(fd)
         part.rename(final)
-        folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(final.parent)
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
