@@ -91,9 +91,9 @@ class Package:
         return data
 
 
-def bundled_packages() -> list[Path]:
-    """The folders of the packages that came with this installation, by name."""
-    return sorted(p.parent for p in _BUNDLED.glob(f"*/{MANIFEST_NAME}"))
+def bundled_packages() -> dict[str, Path]:
+    """The folders of the packages that came with this installation, by name; each folder is called like its package."""
+    return {p.parent.name: p.parent for p in sorted(_BUNDLED.glob(f"*/{MANIFEST_NAME}"))}
 
 
 def load_package(folder: Path, *, keys: Sequence[PublicKey] = (), trusted: bool = False) -> Package:

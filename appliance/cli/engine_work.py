@@ -65,9 +65,9 @@ def package_named(config: Config, name: str) -> Package:
                     if fits and row.runs and row.origin == "installed":
                         folder = PackageFiles(config.state_path).path(row.folder)
                         return load_package(folder, keys=trusted_keys(config))
-        for folder in bundled_packages():
-            package = load_package(folder)
-            if package.name == wanted and version in ("", package.version):
+        if wanted in bundled_packages():
+            package = load_package(bundled_packages()[wanted])
+            if version in ("", package.version):
                 return package
     except EngineError as error:
         raise EngineFailed(str(error)) from error

@@ -61,7 +61,7 @@ def gpu_accept(
 ) -> None:
     """Build, prove, time and soak every package in every precision; run the drills. Exits 7 on any fault."""
     try:
-        packages = [] if only else [load_package(folder) for folder in bundled_packages()]
+        packages = [] if only else [load_package(folder) for folder in bundled_packages().values()]
         # For whoever makes or tries them, on a store that is thrown away: nothing of it reaches a box.
         packages += [load_package(folder, trusted=True) for folder in folders]
     except EngineError as error:

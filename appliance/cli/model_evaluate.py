@@ -120,7 +120,7 @@ def _open(package: str, keys: list[PublicKey], scratch: Path, *, unsigned: bool)
     from engines.package import bundled_packages, load_package
 
     path = Path(package)
-    bundled = {one.name: one for one in bundled_packages()}
+    bundled = bundled_packages()
     if not path.exists() and package in bundled:
         return load_package(bundled[package]), False
     if not path.exists():

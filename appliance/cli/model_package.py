@@ -130,7 +130,7 @@ def export(
 
     folder = Path(package)
     if not folder.is_dir():
-        bundled = {path.name: path for path in bundled_packages()}
+        bundled = bundled_packages()
         folder = bundled[package] if package in bundled else _installed(package, config_path, site)
     try:
         pack(folder, target)

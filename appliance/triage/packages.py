@@ -97,12 +97,12 @@ class RunningPackages(Mapping[str, Running]):
         self._config = config
         self._files = PackageFiles(config.state_path)
         self._keys = tuple(key.pem() for key in trusted_keys(config))
-        self._packages = {one.name: one for one in _here(trusted_folders)}
+        self._packages = _here(trusted_folders)
         self._known: dict[int, Package] = {}
         self._held: dict[int, str] = {}
         self._last: tuple[list[PackageRow], Now] = ([], Now())
         self._lock = threading.Lock()
-        chosen = load_packages(config, trusted_folders)
+        chosen = _chosen(config, self._packages)
         self.owed: Owing = lambda package, result: owed_results(config, package, result)
         store.packages.sync(
             [
@@ -228,7 +228,11 @@ def load_packages(config: Config, trusted_folders: Sequence[Path] = ()) -> dict[
     Raises:
         ConfigError: A package is not there or broken, is not fit for the site's mode, or has no such operating point.
     """
-    loaded = {package.name: package for package in _here(trusted_folders)}
+    return _chosen(config, _here(trusted_folders))
+
+
+def _chosen(config: Config, loaded: Mapping[str, Package]) -> dict[str, Running]:
+    """What the configuration names of the packages that are here."""
     running = {}
     for choice in config.packages:
         found = loaded.get(choice.name)
@@ -257,14 +261,14 @@ def load_packages(config: Config, trusted_folders: Sequence[Path] = ()) -> dict[
     return running
 
 
-def _here(trusted_folders: Sequence[Path]) -> list[Package]:
-    found = []
-    for folder, trusted in [(path, False) for path in bundled_packages()] + [(path, True) for path in trusted_folders]:
-        try:
-            found.append(load_package(folder, trusted=trusted))
-        except PackageError as error:
-            raise ConfigError(str(error)) from error
-    return found
+def _here(trusted_folders: Sequence[Path]) -> dict[str, Package]:
+    """The packages that came with this software, and those of a test, by name; each is read once."""
+    try:
+        found = [load_package(folder) for folder in bundled_packages().values()]
+        found += [load_package(folder, trusted=True) for folder in trusted_folders]
+    except PackageError as error:
+        raise ConfigError(str(error)) from error
+    return {package.name: package for package in found}
 
 
 def _check_mode(config: Config, package: Package, role: Role) -> None:

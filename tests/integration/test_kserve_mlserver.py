@@ -30,8 +30,7 @@ def package(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def head_ct():
-    (folder,) = [path for path in bundled_packages() if path.name == "head-ct-hyperdensity"]
-    return load_package(folder)
+    return load_package(bundled_packages()["head-ct-hyperdensity"])
 
 
 @pytest.fixture(scope="module")

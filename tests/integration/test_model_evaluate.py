@@ -21,7 +21,7 @@ from engines.package import bundled_packages, load_package
 
 pytestmark = pytest.mark.req("R-KSERVE-10")
 KNOWN = {"head_ct_bleed": 1, "head_ct_no_bleed": 0, "cut": 1, "dose_report": 0}
-HEAD_CT = next(path for path in bundled_packages() if path.name == "head-ct-hyperdensity")
+HEAD_CT = bundled_packages()["head-ct-hyperdensity"]
 
 
 @pytest.fixture(scope="module")

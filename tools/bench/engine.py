@@ -22,7 +22,7 @@ def measure(bench: Bench) -> list[Row]:
     from engines.store import EngineStore
 
     root = bench.new_folder("engine") / "engines"
-    package = load_package(next(one for one in bundled_packages() if one.name == _PACKAGE))
+    package = load_package(bundled_packages()[_PACKAGE])
     store = EngineStore(root)
     entry = build_engine(package, precision="fp32", flavour="onnxruntime", store=store)
     prove_engine(package, entry, store)

@@ -11,8 +11,7 @@ from engines.pipeline import Pipeline
 
 @pytest.fixture(scope="session")
 def head_package():
-    (folder,) = [p for p in bundled_packages() if p.name == "head-ct-hyperdensity"]
-    return load_package(folder)
+    return load_package(bundled_packages()["head-ct-hyperdensity"])
 
 
 @pytest.fixture(scope="session")

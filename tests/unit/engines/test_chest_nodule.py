@@ -37,8 +37,7 @@ BALL_MM = 16.0
 
 @pytest.fixture(scope="module")
 def nodule_package():
-    (folder,) = [p for p in bundled_packages() if p.name == "chest-ct-nodule"]
-    return load_package(folder)
+    return load_package(bundled_packages()["chest-ct-nodule"])
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ FINDINGS = ("effusion", "opacity")
 
 @pytest.fixture(scope="module")
 def package():
-    (folder,) = [path for path in bundled_packages() if path.name == "cxr-triage"]
+    folder = bundled_packages()["cxr-triage"]
     return load_package(folder, trusted=True)
 
 

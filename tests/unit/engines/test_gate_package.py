@@ -67,7 +67,7 @@ def test_a_signed_package_passes_and_the_report_says_what_was_seen(tmp_path):
     assert 0 < stage.weights_mb < stage.peak_mb < 1
 
 
-@pytest.mark.parametrize("folder", bundled_packages(), ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", bundled_packages().values(), ids=bundled_packages().keys())
 def test_bundled_packages_obey_every_rule_that_others_must(folder):
     assert "refused" not in handle({"folder": str(folder), "keys": []}, lambda _: None)
 

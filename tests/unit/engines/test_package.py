@@ -24,8 +24,9 @@ def _line_of(text, wanted):
 
 @pytest.mark.req("R-ENGINE-01")
 def test_every_bundled_package_loads_and_is_trusted():
-    names = [load_package(folder).name for folder in bundled_packages()]
+    names = [load_package(folder).name for folder in bundled_packages().values()]
     assert "head-ct-hyperdensity" in names
+    assert names == list(bundled_packages()), "its folder is called like it"
 
 
 @pytest.mark.req("R-ENGINE-01", "R-SIGN-03")

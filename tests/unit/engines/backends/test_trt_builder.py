@@ -78,7 +78,7 @@ def calibration_of(package, index):
 
 
 @pytest.mark.req("R-BUILD-02")
-@pytest.mark.parametrize("folder", bundled_packages(), ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", bundled_packages().values(), ids=bundled_packages().keys())
 def test_every_bundled_package_builds_in_every_precision_of_its_manifest(build, folder):
     package = load_package(folder)
     for precision in package.manifest.precisions:
