@@ -19,7 +19,16 @@ from appliance.cli.common import (
     print_table,
     read_config,
 )
-from appliance.cli.engine_work import BACKEND, PRECISION, EngineFailed, direct_build, entry_named, entry_row, store_of
+from appliance.cli.engine_work import (
+    BACKEND,
+    PRECISION,
+    EngineFailed,
+    case_lines,
+    direct_build,
+    entry_named,
+    entry_row,
+    store_of,
+)
 from appliance.store import Store
 from appliance.store.facts import Kind
 
@@ -164,9 +173,8 @@ def show(digest: str, config_path: Path, site: Path | None, as_json: bool) -> No
         click.echo(f"{name}: {value}")
     for name in entry.key.__slots__:
         click.echo(f"  {name}: {getattr(entry.key, name)}")
-    for case in entry.report.get("cases", ()):
-        apart = ", ".join(f"{what} {value:.3g}" for what, value in case["differences"].items())
-        click.echo(f"  {case['name']}: {'; '.join(case['faults']) or 'as the reference'} {apart}".rstrip())
+    for line in case_lines(entry.report):
+        click.echo(f"  {line}")
 
 
 @engine.command()

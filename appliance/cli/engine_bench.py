@@ -1,4 +1,4 @@
-"""``scanside engine bench`` and ``compare``: an engine beside the reference, in limited children."""
+"""``scanside engine bench`` and ``compare``: an engine beside the reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from appliance.cli.common import Exit, config_option, json_option, print_json, print_table, read_config
-from appliance.cli.engine_work import BACKEND, PRECISION, EngineFailed, package_named, store_of
+from appliance.cli.engine_work import BACKEND, PRECISION, EngineFailed, case_lines, package_named, store_of
 from appliance.config import Config
 from engines.accept import accept
 from engines.errors import EngineError
@@ -100,8 +100,7 @@ def compare(
     if as_json:
         print_json({"engine_digest": entry.digest, **report.as_json()})
     else:
-        for case in report.cases:
-            apart = ", ".join(f"{what} {value:.3g}" for what, value in case.differences.items())
-            click.echo(f"{case.name}: {'; '.join(case.faults) or 'as the reference'} {apart}".rstrip())
+        for line in case_lines(report.as_json()):
+            click.echo(line)
     if not report.passed:
         ctx.exit(int(Exit.CHECK_FAILED))

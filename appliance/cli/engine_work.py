@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -93,6 +93,13 @@ def entry_row(entry: Entry) -> dict[str, Any]:
     """An engine for a list."""
     names = ("digest", "package", "version", "flavour", "precision", "state", "built_at", "reason")
     return {name: getattr(entry, name) for name in names}
+
+
+def case_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a report of acceptance says, a line a case."""
+    for case in report.get("cases", ()):
+        apart = ", ".join(f"{what} {value:.3g}" for what, value in case["differences"].items())
+        yield f"{case['name']}: {'; '.join(case['faults']) or 'as the reference'} {apart}".rstrip()
 
 
 def direct_build(

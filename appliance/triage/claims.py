@@ -6,7 +6,9 @@ import re
 
 import numpy as np
 
+from appliance.dicom.classes import SLICE_CLASSES
 from appliance.records import Detail, Header
+from appliance.triage.protocol import SeriesKind
 from engines.manifest import Envelope, Input
 
 #: Values of ImageType (PS3.3 C.8.2.1.1.1, C.7.6.1.1.2) that make a series something else than the acquired images.
@@ -32,6 +34,11 @@ _PLANE_NOT_COVERED = {
 }
 #: In-plane axes closer than this to a patient axis make a series axial, coronal or sagittal.
 _OBLIQUE_DEG = 30.0
+
+
+def series_kind(header: Header) -> SeriesKind:
+    """Whether a series is a stack of slices or projections: how the worker decodes it."""
+    return "ct" if header.modality == "CT" or header.sop_class_uid in SLICE_CLASSES else "xray"
 
 
 def unclaimed(wanted: Input, header: Header) -> str | None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from appliance.config import Triage
-from appliance.dicom.classes import SLICE_CLASSES
 from appliance.dicom.headers import read_header
 from appliance.errors import NotAnalysable, RejectedInstance
 from appliance.records import Header, Reason, Role
 from appliance.store.revisions import Revision
+from appliance.triage.claims import series_kind
 from appliance.triage.evaluation import NOT_APPLICABLE, Evaluated
 from appliance.triage.routing import Candidate, plan_study
 from engines.child import Limits, Progress, run_limited
@@ -204,8 +204,7 @@ def _plan(manifest: Manifest, study: FoundStudy) -> Evaluated | dict[str, Any]:
     inputs = {}
     for role, number in plan.inputs.items():
         header, paths = study.series[number]
-        is_ct = header.modality == "CT" or header.sop_class_uid in SLICE_CLASSES
-        inputs[role] = {"kind": "ct" if is_ct else "xray", "files": [str(path) for path in paths]}
+        inputs[role] = {"kind": series_kind(header), "files": [str(path) for path in paths]}
     return {"inputs": inputs, "limit_s": plan.deadline_s}
 
 

@@ -14,10 +14,10 @@ from appliance.store.analyses import Queued
 from appliance.store.database import iso
 from appliance.store.facts import Kind
 from appliance.triage.availability import WorkerPolicy
-from appliance.triage.claims import unclaimed
+from appliance.triage.claims import series_kind, unclaimed
 from appliance.triage.order import is_overdue, next_analysis
 from appliance.triage.packages import Now, Running, RunningPackages, owed_results
-from appliance.triage.protocol import Failed, InstanceRef, SeriesInput, SeriesKind
+from appliance.triage.protocol import Failed, InstanceRef, SeriesInput
 from appliance.triage.routing import Candidate, plan_study
 from appliance.triage.verdict import decide
 from appliance.triage.worker_client import WorkerLink
@@ -315,7 +315,7 @@ class RunStage:
             revision = store.revisions.get(revision_id)
             inputs[role] = SeriesInput(
                 series_key=str(revision.series_id),
-                kind=_series_kind(revision.header.modality, revision.header.sop_class_uid),
+                kind=series_kind(revision.header),
                 instances=tuple(
                     InstanceRef(key=str(version_id), path=str(store.spool.path(path)))
                     for version_id, path, _ in store.studies.paths(revision_id)
@@ -340,10 +340,6 @@ class RunStage:
             store.studies.compared(other.id, same_pixels=answer.same)
             return True
         return False
-
-
-def _series_kind(modality: str, sop_class_uid: str) -> SeriesKind:
-    return "ct" if modality == "CT" or sop_class_uid in SLICE_CLASSES else "xray"
 
 
 class PrefetchStage:
