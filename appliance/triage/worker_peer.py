@@ -275,6 +275,9 @@ class WorkerPeer:
     def _end(self, why: str, *, kill: bool = False) -> None:
         """Close the connection and see the process end; by force where it was told to, or does not by itself."""
         had_one = self._socket is not None or self._child is not None
+        if kill:
+            # Before its connection closes: what the close would make it do is not to be done.
+            self._kill()
         if self._socket is not None:
             self._selector.unregister(self._socket)
             self._socket.close()
@@ -287,8 +290,7 @@ class WorkerPeer:
                 with suppress(subprocess.TimeoutExpired):
                     self._child.wait(_END_S)
             # Also after a good end: nothing that it started may outlive it.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+            self._kill()
             try:
                 status = self._child.wait(_END_S)
                 how, by_alarm = _told(status), status == -signal.SIGALRM
@@ -297,14 +299,18 @@ class WorkerPeer:
                 how = f"process {self._child.pid} does not end"
                 log.warning("the worker %s", how)
             self._child = None
-        elif kill and had_one and self._pid != os.getpid():
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signal.SIGKILL)
         self._partial_since = None
         if had_one:
             text = why if kill else "; ".join(part for part in (how, why) if part)
             self._owner.on_ended(self._pid, text or "closed its connection", by_alarm=by_alarm and not kill)
         self._pid = 0
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            if self._child is not None:
+                os.killpg(self._child.pid, signal.SIGKILL)
+            elif self._pid not in {0, os.getpid()}:
+                os.kill(self._pid, signal.SIGKILL)
 
 
 def _told(status: int) -> str:
