@@ -116,6 +116,8 @@ class DeliveryKind(Word):
     GSPS = "gsps"
     KO = "ko"
     SC = "sc"
+    #: The result as plain values, out of which HL7 messages and webhooks are written.
+    STATEMENT = "statement"
 
 
 class Severity(Word):
@@ -348,6 +350,8 @@ class AnalysisResult:
     precision: str = ""
     #: Key pictures in the spool, relative paths, in the order of the key instances.
     pictures: tuple[str, ...] = ()
+    #: The findings' masks in the spool (``engines.overlay``), of packages that may show places.
+    masks: str | None = None
     #: Milliseconds per hop, as measured in the worker and the daemon.
     hops_ms: dict[str, float] = field(default_factory=dict)
     #: What the head measured besides the findings (slice count, spacing, brain volume, ...), for drift and replay.

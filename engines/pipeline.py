@@ -19,6 +19,7 @@ from engines.heads import HEADS
 from engines.heads.base import check_finite
 from engines.inputs import OpenInput, check_flow
 from engines.manifest import Run
+from engines.overlay import Overlay
 from engines.package import Package
 from engines.preprocess.base import Assembled, Volumetric
 from engines.session import Session, open_session, smallest_inputs
@@ -31,6 +32,8 @@ class Finished:
     """What one run gave and how long each hop took."""
 
     output: ModelOutput
+    #: The output's masks by finding id, with their way back to the pictures.
+    overlays: dict[str, Overlay] = field(default_factory=dict)
     #: Milliseconds of ``assemble``, ``inference`` and ``head``.
     hops_ms: dict[str, float] = field(default_factory=dict)
 
@@ -175,8 +178,9 @@ class Pipeline:
             seen.append(self._run(run, assembled, seen, watch))
             check_finite(seen[-1].outputs)
         output = self.head.decide(seen[-1].outputs, seen[-1].assembled)
+        overlays = {finding: seen[-1].assembled.overlay(mask) for finding, mask in output.masks.items()}
         watch.spent("head")
-        return Finished(output=output, hops_ms=watch.hops_ms)
+        return Finished(output=output, overlays=overlays, hops_ms=watch.hops_ms)
 
     def _run(self, run: Run, assembled: Mapping[str, Assembled], seen: Sequence[_Seen], watch: _Watch) -> _Seen:
         """One step: the tensors of its inputs, and what it takes from an earlier step, through its stages."""

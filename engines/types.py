@@ -152,7 +152,7 @@ class ModelOutput:
         numbers: What was measured besides (slices, spacing, brain volume, ...), for drift and replay.
         warnings: For a person, where the package has any.
         masks: By finding id, in the grid of the graph's output; for objects that draw outlines. Empty where a head
-            makes none. ``Assembled.on_slices`` lays them over the pictures.
+            makes none. ``Assembled.overlay`` gives them their way back to the pictures.
         marks: Of all findings, each finding's best first. Empty where a head makes none.
     """
 

@@ -144,7 +144,12 @@ class ReportStage:
                 )
                 for file in owed.files
             ),
+            picture_path=self._absolute(owed.result.pictures[0] if owed.result.pictures else None),
+            masks_path=self._absolute(owed.result.masks),
         )
+
+    def _absolute(self, path: str | None) -> str:
+        return str(self._spool.path(path)) if path else ""
 
     def _build(self, ids: list[int], jobs: list[tuple[ToBuild, ReportRequest]]) -> None:
         try:

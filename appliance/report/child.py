@@ -10,13 +10,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydicom import config
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.dataset import Dataset
 
+from appliance.records import DeliveryKind
 from appliance.report.request import NotBuildable, ReportCode, ReportRequest
+from appliance.report.sources import Sources
 from appliance.report.sr import build_sr
 
 Progress = Callable[[dict[str, Any]], None]
+Builder = Callable[[ReportRequest, Sources, dict[str, ReportCode]], Dataset]
+
+_BUILDERS: dict[DeliveryKind, Builder] = {DeliveryKind.SR: build_sr}
 
 
 def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -53,16 +57,7 @@ def _words(error: Exception) -> str:
 
 
 def _build(request: ReportRequest, codes: dict[str, ReportCode]) -> None:
-    sop_classes = {image.sop_instance_uid: _sop_class(image.path) for image in request.images}
     # Identifiers of real scanners break their value representation; they must come out as they came in.
     with config.disable_value_validation():
-        report = build_sr(request, sop_classes, codes)
-        report.save_as(request.output_path, enforce_file_format=True)
-
-
-def _sop_class(path: str) -> str:
-    try:
-        return str(read_file_meta_info(path).MediaStorageSOPClassUID)
-    except (OSError, InvalidDicomError, AttributeError) as error:
-        kind = type(error).__name__
-        raise NotBuildable(f"an image that was analysed cannot be read from the spool: {kind}") from error
+        built = _BUILDERS[request.kind](request, Sources(request.images), codes)
+        built.save_as(request.output_path, enforce_file_format=True)

@@ -123,6 +123,9 @@ class ReportRequest:
     patient_age: str
     modality: str
     images: tuple[ReportImage, ...]
+    #: The first key picture (PNG) and the masks (``engines.overlay``), absolute; empty where there is none.
+    picture_path: str
+    masks_path: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``; ``child.handle`` reads them."""

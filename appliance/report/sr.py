@@ -19,6 +19,7 @@ from appliance.report import uids
 from appliance.report.groups import PRIVATE_SCHEME, Groups, coded
 from appliance.report.identity import set_identity
 from appliance.report.request import ReportCode, ReportRequest
+from appliance.report.sources import Sources
 
 MANUFACTURER = "Scanside"
 #: Far above what scanners number their own series with.
@@ -49,21 +50,21 @@ class Report(sr.Comprehensive3DSR):
         """Copy nothing: ``set_identity`` writes what was decoded, cleaned, in one character set."""
 
 
-def build_sr(request: ReportRequest, sop_classes: Mapping[str, str], codes: Mapping[str, ReportCode]) -> Report:
+def build_sr(request: ReportRequest, sources: Sources, codes: Mapping[str, ReportCode]) -> Report:
     """Build the report of one analysis.
 
     Args:
         request: What the analysis said, of whom, of which images.
-        sop_classes: SOP Instance UID: SOP Class UID of these images.
+        sources: These images.
         codes: The table of coded concepts by name.
 
     Raises:
-        NotBuildable: The package does not declare what the result names.
+        NotBuildable: The package does not declare what the result names, or an image cannot be read.
         ValueError: highdicom refuses a value; the message names it.
     """
     report = Report(
-        evidence=_evidence(request, sop_classes),
-        content=_content(request, sop_classes, codes),
+        evidence=_evidence(request, sources.sop_classes),
+        content=_content(request, sources.sop_classes, codes),
         series_instance_uid=_series_uid(request),
         series_number=_SERIES_NUMBER,
         sop_instance_uid=request.sop_instance_uid,

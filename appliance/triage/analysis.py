@@ -13,7 +13,7 @@ from appliance.errors import NotAnalysable
 from appliance.records import Detail, Measurement, Region
 from appliance.triage.frames import ProtocolError
 from appliance.triage.message_base import Message
-from appliance.triage.pictures import draw_key_pictures
+from appliance.triage.pictures import draw_key_pictures, keep_masks
 from appliance.triage.protocol import Finish, Progress, Result, Scored, SeriesInput, Step
 from appliance.triage.serving import OpenPackage
 from appliance.triage.shelf import Shelf
@@ -24,7 +24,6 @@ from appliance.triage.workbench import (
     finish,
     split_id,
 )
-from engines.errors import ContentError
 from engines.inputs import OpenInput
 from engines.types import ModelOutput
 
@@ -99,7 +98,8 @@ class Analysis:
         for hop, ms in answer.hops_ms.items():
             self._spent(hop, ms)
         pieces = [piece for pieces in series.values() for piece in pieces]
-        return self._result(answer, self._draw(answer, first, pieces))
+        pictures, masks = self._draw(answer, first, pieces)
+        return self._result(answer, pictures, masks)
 
     def _pieces(self, given: SeriesInput, taken: OpenInput) -> list[Piece]:
         """Everything that the revision consists of, whether it was prepared ahead of time or not."""
@@ -119,20 +119,25 @@ class Analysis:
             pieces.append(piece)
         return pieces
 
-    def _draw(self, answer: Answer, given: SeriesInput, pieces: list[Piece]) -> tuple[str, ...]:
+    def _draw(self, answer: Answer, given: SeriesInput, pieces: list[Piece]) -> tuple[tuple[str, ...], str | None]:
+        """What the spool keeps beside the result: pictures, and masks where places may be shown."""
+        pipeline, spool_root = self._opened.pipeline, self._tools.spool_root
+        shows_places = pipeline.package.manifest.intended_use != "triage"
+        pictures: tuple[str, ...] = ()
         begun = time.perf_counter()
         self._tell("picture", given)
         try:
             with self._tools.limited(self._left_s()):
-                return draw_key_pictures(answer.output, pieces, self._opened.pipeline, self._tools.spool_root)
+                pictures = draw_key_pictures(answer.output, pieces, pipeline, spool_root)
+                return pictures, keep_masks(answer.overlays, spool_root) if shows_places else None
         except (NotAnalysable, OSError):
             # The scores stand: an alert does not wait for, or fail by, its picture.
             log.warning("analysis %d: its key pictures could not be drawn", self._message.analysis_id)
-            return ()
+            return pictures, None
         finally:
             self._spent("picture", (time.perf_counter() - begun) * 1000)
 
-    def _result(self, answer: Answer, pictures: tuple[str, ...]) -> Result:
+    def _result(self, answer: Answer, pictures: tuple[str, ...], masks: str | None) -> Result:
         output, pipeline = answer.output, self._opened.pipeline
         return Result(
             analysis_id=self._message.analysis_id,
@@ -145,6 +150,7 @@ class Analysis:
             backend=pipeline.backend,
             precision=pipeline.precision,
             pictures=pictures,
+            masks=masks,
             hops_ms=self._hops_ms,
         )
 
@@ -167,8 +173,6 @@ class Analysis:
 
 
 def _scored(output: ModelOutput, finding: str) -> Scored:
-    if finding not in output.scores:
-        raise ContentError("unreliable_output", "the package gave no score for its finding {finding}", finding=finding)
     regions = []
     for region in output.regions:
         if region.finding == finding:

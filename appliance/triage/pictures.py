@@ -1,4 +1,4 @@
-"""Key pictures: the slice or X-ray that shows a finding best, as PNG in the spool.
+"""Key pictures: the slice or X-ray that shows a finding best, as PNG in the spool; beside them the masks, as numbers.
 
 A picture holds pixels and, for a ``detection`` package, the outline of its regions: no text, no names, no scores.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from appliance.dicom.pixels import hu_slices, xray_image
 from appliance.dicom.pixels import picture as windowed
 from appliance.triage.workbench import Piece, split_id
 from engines.durable import sync_folder
+from engines.overlay import Overlay, pack
 from engines.pipeline import Pipeline
 from engines.types import ModelOutput, Region
 
@@ -69,7 +70,7 @@ def draw_key_pictures(
             image, scale = shrink(xray_image(piece.path) if piece.image is None else piece.image)
             shown = windowed(image)
         regions = [r for r in output.regions if r.slice_id == slice_id] if outlined else []
-        relative = keep(spool_root, draw(shown, regions, scale))
+        relative = keep(spool_root, draw(shown, regions, scale), "png")
         if relative is not None:
             kept.append(relative)
     return tuple(kept)
@@ -123,8 +124,14 @@ def draw(picture: NDArray[np.uint8], regions: Iterable[Region] = (), scale: floa
     return bytes(png)
 
 
-def keep(spool_root: Path, png: bytes) -> str | None:
-    """Put a PNG into the spool for good.
+def keep_masks(overlays: Mapping[str, Overlay], spool_root: Path) -> str | None:
+    """Put masks by finding id into the spool, for the objects that draw them. Their path, None where there is none."""
+    drawn = {finding: overlay for finding, overlay in overlays.items() if overlay.mask.any()}
+    return keep(spool_root, pack(drawn), "npz") if drawn else None
+
+
+def keep(spool_root: Path, data: bytes, suffix: str) -> str | None:
+    """Put a file into the spool for good.
 
     The order is that of ``store.spool``, which the worker does not import: it has no part in the store.
 
@@ -132,12 +139,12 @@ def keep(spool_root: Path, png: bytes) -> str | None:
         Path relative to the spool root; None if the disk refuses, for an alert does not wait for its picture.
     """
     name = secrets.token_hex(16)
-    relative = f"pictures/{name[:2]}/{name}.png"
+    relative = f"pictures/{name[:2]}/{name}.{suffix}"
     part, final = spool_root / "incoming" / f"{name}.part", spool_root / relative
     try:
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            rest = memoryview(png)
+            rest = memoryview(data)
             while rest:
                 rest = rest[os.write(fd, rest) :]
             os.fdatasync(fd)
@@ -148,7 +155,7 @@ def keep(spool_root: Path, png: bytes) -> str | None:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        log.warning("a key picture was not kept: %s", error.strerror)
+        log.warning("a key picture or mask was not kept: %s", error.strerror)
         return None
     return relative
 

@@ -33,6 +33,7 @@ def _short(detail: Detail) -> Detail:
 
 Told = Annotated[Detail, AfterValidator(_short)]
 Picture = Annotated[str, StringConstraints(pattern=r"^pictures/[0-9a-f]{2}/[0-9a-f]{32}\.png$")]
+Masks = Annotated[str, StringConstraints(pattern=r"^pictures/[0-9a-f]{2}/[0-9a-f]{32}\.npz$")]
 SeriesKind = Literal["ct", "xray"]
 #: What the worker is about to do; ``infer`` is assemble, run and head in one, ``engine`` opens or checks an engine.
 #: ``idle``: nothing is in hand.
@@ -216,6 +217,8 @@ class Result(Message):
     precision: str
     #: Relative paths in the spool.
     pictures: tuple[Picture, ...] = ()
+    #: The same, of the findings' masks (``engines.overlay.pack``); never of a ``triage`` package.
+    masks: Masks | None = None
     hops_ms: dict[str, float] = Field(default={})
 
 

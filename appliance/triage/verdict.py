@@ -47,6 +47,8 @@ class Answer(Protocol):
     @property
     def pictures(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
+    def masks(self) -> str | None: ...  # noqa: D102
+    @property
     def hops_ms(self) -> dict[str, float]: ...  # noqa: D102
 
 
@@ -110,6 +112,7 @@ def decide(
         backend=answer.backend,
         precision=answer.precision,
         pictures=answer.pictures,
+        masks=answer.masks,
         hops_ms={**answer.hops_ms, **hops_ms},
         numbers=dict(answer.numbers),
     )

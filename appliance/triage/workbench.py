@@ -24,6 +24,7 @@ from appliance.triage.protocol import SeriesKind
 from appliance.triage.stack_checks import refuse_duplicates, refuse_gaps, refuse_outside
 from engines.errors import ContentError
 from engines.inputs import OpenInput
+from engines.overlay import Overlay
 from engines.pipeline import Pipeline
 from engines.types import Image, ModelOutput, Prepared, Stack
 
@@ -72,6 +73,8 @@ class Answer:
     """What a package says of its input."""
 
     output: ModelOutput
+    #: Of the output's masks, by finding id.
+    overlays: dict[str, Overlay] = field(default_factory=dict)
     caveats: tuple[Detail, ...] = ()
     #: Milliseconds of ``assemble``, ``inference``, ``head``.
     hops_ms: dict[str, float] = field(default_factory=dict)
@@ -145,9 +148,15 @@ def finish(series: Mapping[str, Sequence[Piece]], pipeline: Pipeline) -> Answer:
     # Of two frontal images and a lateral one there are two pairs; what a series does not show is left to zeros.
     for chosen in itertools.product(*given.values()):
         finished = pipeline.finish(dict(zip(given, chosen, strict=True)))
-        answers.append(Answer(output=_checked(finished.output, {}), hops_ms=finished.hops_ms))
+        output = _checked(finished.output, {})
+        answers.append(Answer(output=output, overlays=finished.overlays, hops_ms=finished.hops_ms))
     merged = merge(answers)
-    return Answer(output=_checked(merged.output, numbers), caveats=tuple(caveats), hops_ms=merged.hops_ms)
+    missing = [one.id for one in pipeline.package.manifest.findings if one.id not in merged.output.scores]
+    if missing:
+        raise ContentError(
+            "unreliable_output", "the package gave no score for its finding {finding}", finding=missing[0]
+        )
+    return replace(merged, output=_checked(merged.output, numbers), caveats=tuple(caveats))
 
 
 def _ct_stack(pieces: Sequence[Piece], wanted: OpenInput) -> tuple[list[Stack], list[Detail], dict[str, float]]:
@@ -215,25 +224,26 @@ def _xrays(
 def merge(answers: Sequence[Answer]) -> Answer:
     """One answer of several: each finding as the answer with its highest score says; times are added."""
     scores: dict[str, float] = {}
-    best: dict[str, ModelOutput] = {}
+    best: dict[str, Answer] = {}
     hops_ms: dict[str, float] = {}
     for answer in answers:
         for finding, score in answer.output.scores.items():
             if finding not in scores or score > scores[finding]:
-                scores[finding], best[finding] = score, answer.output
+                scores[finding], best[finding] = score, answer
         for hop, ms in answer.hops_ms.items():
             hops_ms[hop] = hops_ms.get(hop, 0.0) + ms
     output = ModelOutput(
         scores=scores,
-        measurements={f: o.measurements[f] for f, o in best.items() if f in o.measurements},
-        key_slices={f: o.key_slices[f] for f, o in best.items() if f in o.key_slices},
-        regions=tuple(r for f, o in best.items() for r in o.regions if r.finding == f),
+        measurements={f: a.output.measurements[f] for f, a in best.items() if f in a.output.measurements},
+        key_slices={f: a.output.key_slices[f] for f, a in best.items() if f in a.output.key_slices},
+        regions=tuple(r for f, a in best.items() for r in a.output.regions if r.finding == f),
         numbers={name: value for answer in answers for name, value in answer.output.numbers.items()},
         warnings=tuple(dict.fromkeys(w for answer in answers for w in answer.output.warnings)),
-        marks=tuple(m for f, o in best.items() for m in o.marks if m.finding == f),
+        marks=tuple(m for f, a in best.items() for m in a.output.marks if m.finding == f),
     )
     caveats = tuple(dict.fromkeys(c for answer in answers for c in answer.caveats))
-    return Answer(output=output, caveats=caveats, hops_ms=hops_ms)
+    overlays = {f: a.overlays[f] for f, a in best.items() if f in a.overlays}
+    return Answer(output=output, overlays=overlays, caveats=caveats, hops_ms=hops_ms)
 
 
 def split_id(slice_id: str) -> tuple[str, int | None]:
@@ -278,5 +288,5 @@ def _checked(output: ModelOutput, numbers: dict[str, float]) -> ModelOutput:
     merged = {**output.numbers, **numbers}
     if not np.all(np.isfinite([*values, *merged.values()])):
         raise ContentError("unreliable_output", "a score or measurement is not a finite number")
-    # Masks are as large as the volume; nothing outlives the analysis that could use them.
+    # Masks are as large as the volume; the overlays keep what is wanted of them.
     return replace(output, numbers=merged, masks={})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from engines.grid import Grid, Triple
+from engines.overlay import Laying, Overlay
 from engines.types import Image, Prepared, Stack, Tensors
 
 
@@ -101,24 +101,34 @@ class Assembled:
             raise ValueError(f"{shape[0]} slabs, the graph was given {len(self.members)}")
         return self
 
-    def on_slices(self, mask: NDArray[np.bool_]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        """Lay a mask [D, H, W] of this grid over the pictures: (id, [H, W] of the original picture) of those it meets.
+    def overlay(self, mask: NDArray[np.bool_]) -> Overlay:
+        """A mask of this grid, or of one with another number of voxels over the same box, with its way back.
 
-        Each pixel takes the voxel that its centre lies in; a slice takes the voxels at its own height.
+        Args:
+            mask: [D, H, W].
+
+        Raises:
+            ValueError: Its first axis has another length, and there is no grid to say what it means.
         """
-        for member, made in enumerate(self.stack.slices):
-            index = self._index_of(member)
-            if index is None or not mask[index].any():
+        place = self.divided((mask.shape[0], mask.shape[1], mask.shape[2]))
+        slices = []
+        for member, made in enumerate(place.stack.slices):
+            index = place._index_of(member)  # noqa: SLF001 - its own kind
+            if index is None:
                 continue
             # The way back is straight in both directions: two points tell it.
-            (left, top), (right, bottom) = self.to_picture(member, 0, 0), self.to_picture(member, 1, 1)
-            row = np.floor((np.arange(made.shape[0]) - top) / (bottom - top) + 0.5).astype(int)
-            column = np.floor((np.arange(made.shape[1]) - left) / (right - left) + 0.5).astype(int)
-            rows, columns = ((row >= 0) & (row < mask.shape[1])), ((column >= 0) & (column < mask.shape[2]))
-            laid = np.zeros(made.shape, np.bool_)
-            laid[np.ix_(rows, columns)] = mask[index][np.ix_(row[rows], column[columns])]
-            if laid.any():
-                yield made.id, laid
+            (left, top), (right, bottom) = place.to_picture(member, 0, 0), place.to_picture(member, 1, 1)
+            down, along = 1 / (bottom - top), 1 / (right - left)
+            slices.append(
+                Laying(
+                    slice_id=made.id,
+                    shape=made.shape,
+                    index=index,
+                    row=(-top * down, down),
+                    column=(-left * along, along),
+                )
+            )
+        return Overlay(mask=mask, slices=tuple(slices))
 
     def _index_of(self, member: int) -> int | None:
         """Which index of the first axis a slice belongs to."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydicom import config, dcmread
@@ -31,6 +32,8 @@ PACKAGE = ReportPackage(
 
 def request_for(header, output):
     return ReportRequest(
+        picture_path="",
+        masks_path="",
         kind=DeliveryKind.SR,
         sop_instance_uid="2.25.5",
         predecessors=(),
@@ -83,10 +86,9 @@ def test_a_name_in_any_character_set_comes_out_right_and_the_report_is_valid(tes
         )
         output = tmp_path / f"{path.stem}.dcm"
         request = request_for(header, output)
+        sources = SimpleNamespace(sop_classes={header.sop_instance_uid: header.sop_class_uid})
         with config.disable_value_validation():
-            build_sr(request, {header.sop_instance_uid: header.sop_class_uid}, table).save_as(
-                output, enforce_file_format=True
-            )
+            build_sr(request, sources, table).save_as(output, enforce_file_format=True)
             report = dcmread(output)
             assert str(report.PatientName) == header.identity.patient_name, path.name
         named += any(ord(letter) > 127 for letter in header.identity.patient_name)

@@ -86,7 +86,7 @@ def test_a_mask_in_the_grid_lies_over_the_same_pixels_of_every_slice(tilt_deg):
     arrays = ball((14.0, 34.0, 30.0), 9.0, UNEVEN, tilt_deg=tilt_deg)
     preprocessor = CtVolume(spacing_mm=(1.0, 0.8, 0.8))
     made = preprocessor.assemble(stack(preprocessor, arrays, UNEVEN, tilt_deg=tilt_deg))
-    laid = dict(made.on_slices(made.tensors["image"][0, 0] > 0))
+    laid = dict(made.overlay(made.tensors["image"][0, 0] > 0).on_slices())
     for k, array in enumerate(arrays):
         truth = array > 0
         if truth.sum() > 50:

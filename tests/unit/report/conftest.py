@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,6 +121,8 @@ def make_request(package, make_result, tmp_path):
             "package": package,
             "package_version": "1.0.0",
             "box_version": "0.1.0",
+            "picture_path": "",
+            "masks_path": "",
             "result": result or make_result(),
             "late": False,
             "evaluation": False,
@@ -162,4 +165,6 @@ def with_identity():
 @pytest.fixture
 def classes():
     """``classes(request)``: every image of the request is a CT image."""
-    return lambda request, uid=CT: {image.sop_instance_uid: uid for image in request.images}
+    return lambda request, uid=CT: SimpleNamespace(
+        sop_classes={image.sop_instance_uid: uid for image in request.images}
+    )

@@ -251,4 +251,4 @@ def test_a_large_picture_is_shrunk_and_its_outlines_with_it():
 
 
 def test_a_full_disk_costs_the_picture_and_not_the_result(tmp_path):
-    assert pictures.keep(tmp_path / "not there", b"png") is None
+    assert pictures.keep(tmp_path / "not there", b"png", "png") is None
