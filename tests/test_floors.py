@@ -75,6 +75,7 @@ BROAD_EXCEPTS = {
     "appliance/intake/receive.py StoreOperation._attempt": "one object's bug or bytes must not end the association",
     "appliance/intake/receive.py StoreOperation._read_header": "header of foreign bytes",
     "appliance/intake/scp.py _Connection.run": "last frame of an association's thread: loud, and only that one ends",
+    "appliance/intake/service.py ServiceOperation._read": "a data set of foreign bytes",
     "appliance/report/child.py handle": "what the limited child answers for",
     "appliance/stage.py run_stage": "the loop of every stage: loud, counted, tried again",
     "appliance/triage/desk.py Desk._add": "the worker's request loop",

@@ -1,4 +1,4 @@
-"""A storage SCU on one blocking socket: every wait has a deadline, and a data set leaves as the bytes of its file.
+"""An SCU on one blocking socket: every wait has a deadline, and a data set leaves as the bytes of its file.
 
 pynetdicom's requestor queues a whole object in memory before it sends, waits for sockets without a limit and spends two
 threads and 1 ms sleeps on an association. Forwarding needs so little of the protocol (PS3.8 §9.3, PS3.7 §9.3.1) that
@@ -8,9 +8,11 @@ writing it out is shorter than bounding that (docs/adr/0012).
 from __future__ import annotations
 
 import contextlib
+import io
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -22,7 +24,7 @@ from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociati
 from appliance.deliver.wire import Context
 from appliance.dicom import commands, pdus
 from appliance.dicom.commands import C_ECHO_RQ, C_STORE_RQ
-from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, Result
+from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, Result, RoleSelection
 
 #: An object may take this much longer per byte than ``timeout_s`` before the peer counts as hanging.
 SLOWEST_BYTES_PER_S = 50_000
@@ -54,12 +56,13 @@ def longest_store_s(timeout_s: float, size: int) -> float:
 class Association:
     """An association that we requested. One thread uses it; only ``interrupt`` may come from another."""
 
-    def __init__(self, peer: Peer, contexts: Sequence[Context]) -> None:
+    def __init__(self, peer: Peer, contexts: Sequence[Context], roles: Sequence[RoleSelection] = ()) -> None:
         """Connect and negotiate one presentation context per pair, so that the peer cannot pick another syntax.
 
         Args:
             peer: Whom to call.
             contexts: At most ``pdus.MAX_CONTEXTS`` pairs.
+            roles: Where we are not the SCU of a class.
 
         Raises:
             NoAssociation: The peer cannot be reached or rejects; the message says how to mend it.
@@ -67,12 +70,14 @@ class Association:
         self.peer = peer
         self._message_id = 0
         self._peer_max_pdu = 0
+        #: A command set and its data set may share a PDU: what was received and not yet taken.
+        self._fragments: deque[tuple[bool, bool, bytes]] = deque()
         #: Context id of what the peer took, and its result code for what it refused (PS3.8 Table 9-18).
         self.accepted: dict[Context, int] = {}
         self.refused: dict[Context, int] = {}
         self._socket = _connect(peer)
         try:
-            self._negotiate(list(contexts))
+            self._negotiate(list(contexts), roles)
         except BaseException as error:
             self._socket.close()
             if isinstance(error, AssociationLost):
@@ -131,6 +136,61 @@ class Association:
             message_id = self._request(self.accepted[context], C_ECHO_RQ, VERIFICATION)
             return self._response(C_ECHO_RQ, message_id)
 
+    def ask(
+        self, context: Context, command: int, sop_instance_uid: str, data: bytes, *, type_id: int | None = None
+    ) -> int:
+        """Send a request with a data set of another service (PS3.7 §10) and wait for its status.
+
+        Args:
+            context: SOP Class, and Transfer Syntax of ``data``.
+            command: ``commands.N_ACTION_RQ`` or another that is answered once.
+            sop_instance_uid: Whom or what it concerns.
+            data: The encoded data set.
+            type_id: Of the event or action.
+
+        Raises:
+            ContextRefused: The peer did not take this pair.
+            AssociationLost: No valid answer; the association is closed.
+        """
+        if context not in self.accepted:
+            raise self._refusal(context)
+        with self._closed_on_loss():
+            message_id = self._send_request(context, command, sop_instance_uid, data, type_id)
+            return self._response(command, message_id, sop_instance_uid)
+
+    def find(self, context: Context, identifier: bytes, *, most: int) -> list[bytes]:
+        """C-FIND (PS3.7 §9.1.2): the data sets that match, as they came.
+
+        Args:
+            context: SOP Class, and Transfer Syntax of ``identifier`` and of the answers.
+            identifier: The encoded keys.
+            most: More matches than this end the association: nobody asked for so many.
+
+        Raises:
+            ContextRefused: The peer did not take this pair.
+            AssociationLost: No valid answer, or one that is a failure; the association is closed.
+        """
+        if context not in self.accepted:
+            raise self._refusal(context)
+        found: list[bytes] = []
+        with self._closed_on_loss():
+            message_id = self._send_request(context, commands.C_FIND_RQ, "", identifier, None)
+            while (status := self._response(commands.C_FIND_RQ, message_id)) in commands.PENDING:
+                found.append(self._message(time.monotonic() + self.peer.timeout_s, is_command=False))
+                if len(found) > most:
+                    raise AssociationLost(f"{self.peer} answers with more than {most} matches; narrow what is asked")
+            if status != commands.SUCCESS:
+                raise AssociationLost(f"{self.peer} refuses the query with status 0x{status:04X}")
+        return found
+
+    def _send_request(
+        self, context: Context, command: int, sop_instance_uid: str, data: bytes, type_id: int | None
+    ) -> int:
+        context_id = self.accepted[context]
+        message_id = self._request(context_id, command, context[0], sop_instance_uid, type_id=type_id, has_data=True)
+        self._send_data(context_id, io.BytesIO(data), len(data), time.monotonic() + self.peer.timeout_s)
+        return message_id
+
     def release(self) -> None:
         """Ask for release, wait briefly for the answer, close. Never raises."""
         with contextlib.suppress(OSError, AssociationLost):
@@ -145,9 +205,10 @@ class Association:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _negotiate(self, contexts: list[Context]) -> None:
+    def _negotiate(self, contexts: list[Context], roles: Sequence[RoleSelection]) -> None:
         deadline = time.monotonic() + self.peer.timeout_s
-        self._send(wire.associate_request(self.peer.called_ae, self.peer.calling_ae, contexts, _MAX_PDU), deadline)
+        request = wire.associate_request(self.peer.called_ae, self.peer.calling_ae, contexts, _MAX_PDU, roles)
+        self._send(request, deadline)
         kind, body = self._receive(deadline)
         if kind == pdus.ASSOCIATE_RJ and len(body) >= 4:
             raise NoAssociation(_rejection(self.peer, body[2], body[3]))
@@ -167,9 +228,20 @@ class Association:
         )
         return ContextRefused(words, for_good=result in _REFUSED)
 
-    def _request(self, context_id: int, command: int, sop_class_uid: str, sop_instance_uid: str = "") -> int:
+    def _request(
+        self,
+        context_id: int,
+        command: int,
+        sop_class_uid: str,
+        sop_instance_uid: str = "",
+        *,
+        type_id: int | None = None,
+        has_data: bool = False,
+    ) -> int:
         self._message_id = self._message_id % 0xFFFF + 1
-        data = commands.encode_request(command, self._message_id, sop_class_uid, sop_instance_uid)
+        data = commands.encode_request(
+            command, self._message_id, sop_class_uid, sop_instance_uid, type_id=type_id, has_data_set=has_data
+        )
         pdu = pdus.encode_fragment(context_id, data, is_command=True, is_last=True)
         self._send(pdu, time.monotonic() + self.peer.timeout_s)
         return self._message_id
@@ -192,7 +264,8 @@ class Association:
                 return
 
     def _response(self, command: int, message_id: int, sop_instance_uid: str = "") -> int:
-        elements = self._command_set(time.monotonic() + self.peer.timeout_s)
+        data = self._message(time.monotonic() + self.peer.timeout_s, is_command=True)
+        elements = commands.decode_command_set(data, strict=False)
         is_ours = commands.number(elements, commands.ANSWERED_ID) == message_id
         if commands.number(elements, commands.COMMAND_FIELD) != command | commands.RESPONSE or not is_ours:
             raise AssociationLost(f"{self.peer} answered another request than ours")
@@ -203,9 +276,20 @@ class Association:
             raise AssociationLost(f"{self.peer} answered without a status")
         return status
 
-    def _command_set(self, deadline: float) -> dict[int, bytes]:
-        data = b""
+    def _message(self, deadline: float, *, is_command: bool) -> bytes:
+        """The command set, or the data set, that must come next."""
+        data = bytearray()
         while True:
+            while self._fragments:
+                is_of_command, is_last, fragment = self._fragments.popleft()
+                if is_of_command != is_command:
+                    what = "a data set instead of its answer" if is_command else "an answer without its data set"
+                    raise AssociationLost(f"{self.peer} sent {what}")
+                data += fragment
+                if len(data) > _MAX_ANSWER:
+                    raise AssociationLost(f"{self.peer} sends an answer without an end")
+                if is_last:
+                    return bytes(data)
             kind, body = self._receive(deadline)
             if kind == pdus.ABORT:
                 raise AssociationLost(f"{self.peer} aborted the association")
@@ -214,12 +298,8 @@ class Association:
                 raise AssociationLost(f"{self.peer} released the association before it answered")
             if kind != pdus.DATA_TF:
                 raise AssociationLost(f"{self.peer} sent a PDU of type {kind} instead of its answer")
-            for _, is_command, is_last, fragment in pdus.iter_pdvs(memoryview(body), strict=False):
-                if not is_command:
-                    raise AssociationLost(f"{self.peer} sent a data set instead of its answer")
-                data += fragment
-                if is_last:
-                    return commands.decode_command_set(data, strict=False)
+            for _, is_of_command, is_last, piece in pdus.iter_pdvs(memoryview(body), strict=False):
+                self._fragments.append((is_of_command, is_last, bytes(piece)))
 
     @contextlib.contextmanager
     def _closed_on_loss(self) -> Iterator[None]:

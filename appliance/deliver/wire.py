@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from appliance.dicom.pdus import MAX_CONTEXTS, ProposedContext, decode_associate_accept, encode_associate_request
+from appliance.dicom.pdus import (
+    MAX_CONTEXTS,
+    ProposedContext,
+    RoleSelection,
+    decode_associate_accept,
+    encode_associate_request,
+)
 
 #: Pairs of SOP Class and Transfer Syntax UID.
 Context = tuple[str, str]
 
 
-def associate_request(called_ae: str, calling_ae: str, contexts: Sequence[Context], max_pdu_bytes: int) -> bytes:
+def associate_request(
+    called_ae: str,
+    calling_ae: str,
+    contexts: Sequence[Context],
+    max_pdu_bytes: int,
+    roles: Sequence[RoleSelection] = (),
+) -> bytes:
     """The A-ASSOCIATE-RQ (PS3.8 §9.3.2): context id 2n+1 is the n-th pair, each with that one syntax.
 
     Raises:
@@ -22,7 +34,7 @@ def associate_request(called_ae: str, calling_ae: str, contexts: Sequence[Contex
         ProposedContext(2 * index + 1, sop_class_uid, (transfer_syntax_uid,))
         for index, (sop_class_uid, transfer_syntax_uid) in enumerate(contexts)
     ]
-    return encode_associate_request(called_ae, calling_ae, proposed, max_pdu_bytes)
+    return encode_associate_request(called_ae, calling_ae, proposed, max_pdu_bytes, roles=roles)
 
 
 def read_accept(body: bytes, contexts: Sequence[Context]) -> tuple[dict[Context, int], dict[Context, int], int]:

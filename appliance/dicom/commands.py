@@ -1,4 +1,4 @@
-"""DIMSE command sets as pure functions: C-STORE and C-ECHO, for SCP and SCU (PS3.7 §6.3, §9.3, Annex E).
+"""DIMSE command sets as pure functions, of the services that the box uses or gives (PS3.7 §6.3, §9.3, §10.3, Annex E).
 
 Command sets are implicit VR little endian whatever the context says, and their elements have no nested items, so a
 flat loop reads them.
@@ -11,17 +11,27 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+C_STORE_RQ, C_FIND_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0020, 0x0030, 0x0FFF
+N_EVENT_REPORT_RQ, N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0100, 0x0120, 0x0130, 0x0140
 RESPONSE = 0x8000
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 CLASS_NOT_SUPPORTED = 0x0122
+PROCESSING_FAILURE = 0x0110
+DUPLICATE_INSTANCE = 0x0111
+NO_SUCH_INSTANCE = 0x0112
+INVALID_ARGUMENT = 0x0115
 UNRECOGNIZED_OPERATION = 0x0211
+#: A match of a C-FIND, and one with keys that were not matched (PS3.4 §C.4.1.1.4).
+PENDING = frozenset({0xFF00, 0xFF01})
 
 #: Element numbers of group 0000 (PS3.7 Annex E).
 SOP_CLASS_UID, COMMAND_FIELD, MESSAGE_ID, ANSWERED_ID = 0x0002, 0x0100, 0x0110, 0x0120
 PRIORITY, DATA_SET_TYPE, STATUS, SOP_INSTANCE_UID = 0x0700, 0x0800, 0x0900, 0x1000
+#: N-ACTION and N-SET name what they ask for in "Requested", all else names it in "Affected" elements.
+REQUESTED_CLASS_UID, REQUESTED_INSTANCE_UID, EVENT_TYPE, ACTION_TYPE = 0x0003, 0x1001, 0x1002, 0x1008
+_TYPES = {N_EVENT_REPORT_RQ: EVENT_TYPE, N_ACTION_RQ: ACTION_TYPE}
 #: Values of Command Data Set Type (anything else than the first says that one follows) and Priority.
 NO_DATA_SET, DATA_SET = 0x0101, 0x0001
 PRIORITY_MEDIUM, PRIORITY_HIGH = 0x0000, 0x0001
@@ -48,6 +58,8 @@ class Request:
     sop_instance_uid: str
     has_data_set: bool
     high_priority: bool
+    #: Event Type ID of an N-EVENT-REPORT, Action Type ID of an N-ACTION.
+    type_id: int | None = None
 
 
 def encode_command_set(elements: Iterable[tuple[int, bytes]]) -> bytes:
@@ -104,15 +116,40 @@ def is_uid(text: str) -> bool:
     return _UID.match(text) is not None
 
 
-def encode_request(command_field: int, message_id: int, sop_class_uid: str, sop_instance_uid: str = "") -> bytes:
-    """The C-STORE-RQ (PS3.7 Table 9.3-1, priority medium) or C-ECHO-RQ (Table 9.3-12)."""
-    elements = [(SOP_CLASS_UID, ui(sop_class_uid)), (COMMAND_FIELD, us(command_field)), (MESSAGE_ID, us(message_id))]
-    if command_field == C_STORE_RQ:
-        elements += [(PRIORITY, us(PRIORITY_MEDIUM)), (DATA_SET_TYPE, us(DATA_SET))]
-        elements += [(SOP_INSTANCE_UID, ui(sop_instance_uid))]
-    else:
-        elements += [(DATA_SET_TYPE, us(NO_DATA_SET))]
-    return encode_command_set(elements)
+def encode_request(
+    command_field: int,
+    message_id: int,
+    sop_class_uid: str,
+    sop_instance_uid: str = "",
+    *,
+    type_id: int | None = None,
+    has_data_set: bool = False,
+) -> bytes:
+    """Any request (PS3.7 §9.3, §10.3); those with a priority have it medium.
+
+    Args:
+        command_field: Which.
+        message_id: Ours.
+        sop_class_uid: Affected, or requested.
+        sop_instance_uid: The same; empty where the request has none.
+        type_id: Of the event or action.
+        has_data_set: Whether one follows; a C-STORE and a C-FIND always have one.
+    """
+    is_requested = command_field in {N_SET_RQ, N_ACTION_RQ}
+    with_data = has_data_set or command_field in {C_STORE_RQ, C_FIND_RQ}
+    elements = [
+        (REQUESTED_CLASS_UID if is_requested else SOP_CLASS_UID, ui(sop_class_uid)),
+        (COMMAND_FIELD, us(command_field)),
+        (MESSAGE_ID, us(message_id)),
+        (DATA_SET_TYPE, us(DATA_SET if with_data else NO_DATA_SET)),
+    ]
+    if command_field in {C_STORE_RQ, C_FIND_RQ}:
+        elements.append((PRIORITY, us(PRIORITY_MEDIUM)))
+    if sop_instance_uid:
+        elements.append((REQUESTED_INSTANCE_UID if is_requested else SOP_INSTANCE_UID, ui(sop_instance_uid)))
+    if type_id is not None:
+        elements.append((_TYPES[command_field], us(type_id)))
+    return encode_command_set(sorted(elements))
 
 
 def parse_request(data: bytes) -> Request:
@@ -129,10 +166,11 @@ def parse_request(data: bytes) -> Request:
     return Request(
         command_field=command_field,
         message_id=message_id,
-        sop_class_uid=text(elements, SOP_CLASS_UID),
-        sop_instance_uid=text(elements, SOP_INSTANCE_UID),
+        sop_class_uid=text(elements, SOP_CLASS_UID) or text(elements, REQUESTED_CLASS_UID),
+        sop_instance_uid=text(elements, SOP_INSTANCE_UID) or text(elements, REQUESTED_INSTANCE_UID),
         has_data_set=number(elements, DATA_SET_TYPE) not in {None, NO_DATA_SET},
         high_priority=number(elements, PRIORITY) == PRIORITY_HIGH,
+        type_id=number(elements, _TYPES[command_field]) if command_field in _TYPES else None,
     )
 
 
@@ -148,6 +186,8 @@ def encode_response(request: Request, status: int) -> bytes:
         body = _element(SOP_CLASS_UID, ui(request.sop_class_uid)) + body
     if is_uid(request.sop_instance_uid):
         body += _element(SOP_INSTANCE_UID, ui(request.sop_instance_uid))
+    if request.type_id is not None:
+        body += _element(_TYPES[request.command_field], us(request.type_id))
     return _with_length(body)
 
 

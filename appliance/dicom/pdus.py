@@ -77,6 +77,15 @@ class ContextAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleSelection:
+    """Who is what on the contexts of one class (PS3.7 §D.3.3.4); without it the requestor is the SCU."""
+
+    sop_class_uid: str
+    is_scu: bool
+    is_scp: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AssociateRequest:
     """An A-ASSOCIATE-RQ (PS3.8 §9.3.2)."""
 
@@ -89,6 +98,8 @@ class AssociateRequest:
     contexts: tuple[ProposedContext, ...]
     #: The longest P-DATA-TF that the peer takes; 0 is without limit.
     max_pdu_bytes: int
+    #: What the requestor would be.
+    roles: tuple[RoleSelection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,8 @@ def encode_associate_request(
     contexts: Iterable[ProposedContext],
     max_pdu_bytes: int,
     implementation: Implementation = BOX,
+    *,
+    roles: Iterable[RoleSelection] = (),
 ) -> bytes:
     """The A-ASSOCIATE-RQ (PS3.8 §9.3.2). What is no ASCII becomes "?", which the peer refuses."""
     items = []
@@ -117,7 +130,7 @@ def encode_associate_request(
         named = _item(0x30, _ascii(context.abstract_syntax)) + syntaxes
         items.append(_item(0x20, bytes((context.context_id, 0, 0, 0)) + named))
     titles = _ascii(called_ae)[:16].ljust(16) + _ascii(calling_ae)[:16].ljust(16)
-    return _associate(ASSOCIATE_RQ, titles + bytes(32), items, max_pdu_bytes, implementation)
+    return _associate(ASSOCIATE_RQ, titles + bytes(32), items, max_pdu_bytes, implementation, roles)
 
 
 def encode_associate_accept(
@@ -125,17 +138,29 @@ def encode_associate_accept(
     answers: Iterable[ContextAnswer],
     max_pdu_bytes: int,
     implementation: Implementation = BOX,
+    *,
+    roles: Iterable[RoleSelection] = (),
 ) -> bytes:
     """The A-ASSOCIATE-AC (PS3.8 §9.3.3), with our maximum length and implementation (PS3.7 §D.3.3)."""
     items = [
         _item(0x21, bytes((answer.context_id, 0, answer.result, 0)) + _item(0x40, _ascii(answer.transfer_syntax)))
         for answer in answers
     ]
-    return _associate(ASSOCIATE_AC, request.repeated, items, max_pdu_bytes, implementation)
+    return _associate(ASSOCIATE_AC, request.repeated, items, max_pdu_bytes, implementation, roles)
 
 
-def _associate(kind: int, titles: bytes, contexts: list[bytes], max_pdu_bytes: int, by: Implementation) -> bytes:
+def _associate(
+    kind: int,
+    titles: bytes,
+    contexts: list[bytes],
+    max_pdu_bytes: int,
+    by: Implementation,
+    roles: Iterable[RoleSelection],
+) -> bytes:
     user = _item(0x51, struct.pack(">L", max_pdu_bytes)) + _item(0x52, by.class_uid.encode())
+    for role in roles:
+        uid = _ascii(role.sop_class_uid)
+        user += _item(0x54, struct.pack(">H", len(uid)) + uid + bytes((role.is_scu, role.is_scp)))
     if by.version_name:
         user += _item(0x55, by.version_name.encode())
     items = [_item(0x10, APPLICATION_CONTEXT.encode()), *contexts, _item(0x50, user)]
@@ -154,6 +179,7 @@ def decode_associate_request(body: bytes | memoryview, *, strict: bool = True) -
     application_context = ""
     contexts = []
     max_pdu_bytes = 0
+    roles: tuple[RoleSelection, ...] = ()
     for kind, value in _items(data[_FIXED_BYTES:], strict=strict):
         if kind == 0x10:
             application_context = _text(value)
@@ -162,7 +188,7 @@ def decode_associate_request(body: bytes | memoryview, *, strict: bool = True) -
         elif kind == 0x20 and strict:
             raise ProtocolError("a presentation context is cut off")
         elif kind == 0x50:
-            max_pdu_bytes = _max_pdu_bytes(value)
+            max_pdu_bytes, roles = _max_pdu_bytes(value), _roles(value)
     if strict and len(contexts) > MAX_CONTEXTS:
         raise ProtocolError(f"more than {MAX_CONTEXTS} presentation contexts")
     return AssociateRequest(
@@ -173,6 +199,7 @@ def decode_associate_request(body: bytes | memoryview, *, strict: bool = True) -
         repeated=data[4:_FIXED_BYTES].ljust(_FIXED_BYTES - 4, b"\0"),
         contexts=tuple(contexts),
         max_pdu_bytes=max_pdu_bytes,
+        roles=roles,
     )
 
 
@@ -204,6 +231,16 @@ def _max_pdu_bytes(user: bytes) -> int:
     """Never strict: an acceptor of single fragments has no use for it, so no scanner is refused for it."""
     lengths = (value for kind, value in _items(user, strict=False) if kind == 0x51 and len(value) == 4)
     return int.from_bytes(next(lengths, b""), "big")
+
+
+def _roles(user: bytes) -> tuple[RoleSelection, ...]:
+    """Never strict: one that cannot be read selects nothing, and the requestor is the SCU."""
+    found = []
+    for kind, value in _items(user, strict=False):
+        size = int.from_bytes(value[:2], "big")
+        if kind == 0x54 and len(value) == size + 4:
+            found.append(RoleSelection(_text(value[2 : size + 2]), bool(value[-2]), bool(value[-1])))
+    return tuple(found)
 
 
 def _items(data: bytes, *, strict: bool) -> Iterator[tuple[int, bytes]]:

@@ -10,9 +10,10 @@ from appliance.dicom import commands, pdus
 from appliance.dicom.commands import CommandError, Request
 from appliance.dicom.pdus import AssociateRequest, ProtocolError
 from appliance.errors import StoreError
-from appliance.intake.negotiation import ContextResult, negotiate, refusal
+from appliance.intake.negotiation import ContextResult, accept_roles, negotiate, refusal
 from appliance.intake.peers import Peers, Rejection, harmless
 from appliance.intake.receive import Parts, Peer, StoreOperation
+from appliance.intake.service import ServiceOperation
 from appliance.intake.transport import LostError, SilenceError, Wire
 from appliance.records import SourceRef
 
@@ -78,7 +79,7 @@ class Association:
         self._command = bytearray()
         self._context_id = 0
         self._request: Request | None = None
-        self._operation: StoreOperation | _Answer | None = None
+        self._operation: StoreOperation | ServiceOperation | _Answer | None = None
         self._began_mono = 0.0
         self._images = 0
 
@@ -147,12 +148,13 @@ class Association:
         except StoreError:
             return self._reject(_BUSY_REJECTED, "it cannot be recorded now")
         self._peer = Peer(association_id=association_id, source=source, calling_ae=calling_ae, called_ae=called_ae)
-        results = negotiate(request.contexts)
+        results = negotiate(request.contexts, self._parts.services)
         self._contexts = {result.context_id: result for result in results if result.accepted}
         lost = refusal(request.contexts, results)
         if lost is not None:
             self._refused(0, lost)
-        self._wire.send(pdus.encode_associate_accept(request, results, self._parts.settings.max_pdu_bytes))
+        max_pdu_bytes, roles = self._parts.settings.max_pdu_bytes, accept_roles(request.roles)
+        self._wire.send(pdus.encode_associate_accept(request, results, max_pdu_bytes, roles=roles))
         return b""
 
     def _reject(self, codes: tuple[int, int, int], message: str) -> bytes:
@@ -231,6 +233,9 @@ class Association:
             self._operation = _Answer(commands.CANNOT_UNDERSTAND)
         elif request.command_field == commands.C_ECHO_RQ:
             self._operation = _Answer(commands.SUCCESS)
+        elif request.command_field in self._parts.services.get(context.abstract_syntax, {}):
+            assert self._peer is not None  # noqa: S101 - for the type checker
+            self._operation = ServiceOperation(self._parts, self._peer, request, context)
         else:
             self._operation = _Answer(commands.UNRECOGNIZED_OPERATION)
         if not request.has_data_set:

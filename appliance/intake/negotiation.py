@@ -6,12 +6,20 @@ library's "unrestricted" mode takes any syntax, also those that we could neither
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom._uid_dict import UID_dictionary
 
-from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, ContextAnswer, ProposedContext, Result
+from appliance.dicom.classes import STORAGE_COMMITMENT_PUSH
+from appliance.dicom.pdus import (
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    VERIFICATION,
+    ContextAnswer,
+    ProposedContext,
+    Result,
+    RoleSelection,
+)
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
@@ -37,6 +45,9 @@ ACCEPTED_SYNTAXES = frozenset(
     }
 )
 
+
+#: Of what is no C-STORE: small data sets, which need no other syntax than the plain ones.
+_SERVICE_SYNTAXES = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
 
 _NAMED_AT_MOST = 4
 
@@ -64,16 +75,24 @@ def is_storage(abstract_syntax: str) -> bool:
     return "Storage" in name or not name
 
 
-def negotiate(proposed: Iterable[ProposedContext]) -> tuple[ContextResult, ...]:
+def negotiate(
+    proposed: Iterable[ProposedContext], services: Collection[str] = frozenset()
+) -> tuple[ContextResult, ...]:
     """Answer every proposed context, in the order of the request.
 
     Of a context with several transfer syntaxes the first that is on our list is taken: the peer names first what it
     has, and we never ask a scanner to convert.
+
+    Args:
+        proposed: What the peer proposes.
+        services: Classes besides storage and verification that the box gives.
     """
     answers = []
     for context in proposed:
-        chosen = next((syntax for syntax in context.transfer_syntaxes if syntax in ACCEPTED_SYNTAXES), None)
-        if context.abstract_syntax != VERIFICATION and not is_storage(context.abstract_syntax):
+        is_service = context.abstract_syntax == VERIFICATION or context.abstract_syntax in services
+        possible = _SERVICE_SYNTAXES if is_service else ACCEPTED_SYNTAXES
+        chosen = next((syntax for syntax in context.transfer_syntaxes if syntax in possible), None)
+        if not is_service and not is_storage(context.abstract_syntax):
             result = Result.ABSTRACT_SYNTAX_NOT_SUPPORTED
         elif chosen is None:
             result = Result.TRANSFER_SYNTAXES_NOT_SUPPORTED
@@ -83,6 +102,11 @@ def negotiate(proposed: Iterable[ProposedContext]) -> tuple[ContextResult, ...]:
             ContextResult(context.context_id, result, chosen or IMPLICIT_VR_LITTLE_ENDIAN, context.abstract_syntax)
         )
     return tuple(answers)
+
+
+def accept_roles(proposed: Iterable[RoleSelection]) -> tuple[RoleSelection, ...]:
+    """What a requestor may be: a PACS that reports on storage commitment is the SCP of it; all else stays as it is."""
+    return tuple(role for role in proposed if role.sop_class_uid == STORAGE_COMMITMENT_PUSH)
 
 
 def refusal(proposed: Sequence[ProposedContext], results: Sequence[ContextResult]) -> str | None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydicom.dataset import Dataset
 
 from appliance.clock import Clock
 from appliance.dicom import commands
@@ -27,6 +30,26 @@ from appliance.store.spool import Spool
 log = logging.getLogger(__name__)
 
 
+class Service(Protocol):
+    """Who carries out one N-service, on the association's thread."""
+
+    def __call__(self, peer: Peer, request: Request, ds: Dataset) -> int:
+        """Act, for good, and give the status to answer (PS3.7 Annex C).
+
+        Args:
+            peer: Who asks.
+            request: The command set.
+            ds: The data set; empty where none came. Nothing in it is checked.
+
+        Raises:
+            StoreError: It cannot be recorded now; answered as a processing failure.
+        """
+        ...
+
+
+Services = Mapping[str, Mapping[int, Service]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What every association needs of the box."""
@@ -36,6 +59,8 @@ class Parts:
     spool: Spool
     read_header: HeaderReader
     clock: Clock
+    #: By SOP Class and command field: who carries out N-services.
+    services: Services = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from appliance.errors import ConfigError
 from appliance.intake.association import Association, StoppingError
 from appliance.intake.contract import HeaderReader, ScpSettings, Sink, TlsSettings
 from appliance.intake.peers import Peers
-from appliance.intake.receive import Parts
+from appliance.intake.receive import Parts, Services
 from appliance.intake.tls import certificate_names, server_context
 from appliance.intake.transport import Wire
 from appliance.store.spool import Spool
@@ -47,13 +47,25 @@ class StorageScp:
         clock: Clock,
         *,
         read_header: HeaderReader = read_header,
+        services: Services | None = None,
     ) -> None:
         """Prepare; ``start`` listens.
+
+        Args:
+            settings: How.
+            sink: Who records.
+            peers: Who may call.
+            spool: Where objects go.
+            clock: For the rows.
+            read_header: Tests give another.
+            services: What else than storage and verification is given.
 
         Raises:
             ConfigError: Certificate, key or CA cannot be read.
         """
-        self.parts = Parts(settings=settings, sink=sink, spool=spool, read_header=read_header, clock=clock)
+        self.parts = Parts(
+            settings=settings, sink=sink, spool=spool, read_header=read_header, clock=clock, services=services or {}
+        )
         self.peers = replace(peers, required_called_ae=settings.ae_title) if settings.require_called_ae else peers
         self.tls = server_context(settings.tls) if settings.tls else None
         self._max_waiting, self._max_open = _within_file_limit(settings)

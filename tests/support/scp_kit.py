@@ -90,7 +90,7 @@ class RecordingSink:
 
 
 @contextlib.contextmanager
-def running_scp(folder, *, peers=None, sink=None, spool=None, read_header=None, **settings):
+def running_scp(folder, *, peers=None, sink=None, spool=None, read_header=None, services=None, **settings):
     """An SCP on a free port; ends with all its threads gone."""
     sink = sink or RecordingSink()
     spool = spool or Spool(folder / "spool", reserve_bytes=0)
@@ -101,6 +101,7 @@ def running_scp(folder, *, peers=None, sink=None, spool=None, read_header=None, 
         peers or Peers(unknown_sources="accept"),
         spool,
         SystemClock(),
+        services=services,
         **more,
     )
     port = scp.start()

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.filereader import read_dataset
 from pydicom.uid import CTImageStorage, generate_uid
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ
+from pynetdicom.dimse_messages import (
+    C_ECHO_RQ,
+    C_FIND_RQ,
+    C_STORE_RQ,
+    N_ACTION_RQ,
+    N_ACTION_RSP,
+    N_CREATE_RQ,
+    N_CREATE_RSP,
+    N_EVENT_REPORT_RQ,
+    N_EVENT_REPORT_RSP,
+    N_SET_RQ,
+    N_SET_RSP,
+)
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from scp_kit import command_set, store_rq
 
@@ -138,6 +150,47 @@ def test_our_requests_are_command_sets_that_pydicom_reads():
     assert (echo.CommandField, echo.MessageID, echo.CommandDataSetType) == (0x0030, 8, 0x0101)
     assert "AffectedSOPInstanceUID" not in echo
     assert "Priority" not in echo
+
+
+@pytest.mark.parametrize(
+    ("command_field", "primitive", "type_id"),
+    [
+        (commands.N_ACTION_RQ, N_ACTION_RQ, 1),
+        (commands.N_EVENT_REPORT_RQ, N_EVENT_REPORT_RQ, 2),
+        (commands.N_SET_RQ, N_SET_RQ, None),
+        (commands.N_CREATE_RQ, N_CREATE_RQ, None),
+        (commands.C_FIND_RQ, C_FIND_RQ, None),
+    ],
+)
+def test_requests_of_other_services_have_the_elements_that_the_standard_names_for_them(
+    command_field, primitive, type_id
+):
+    instance = "" if command_field == commands.C_FIND_RQ else "1.2.3"
+    data = encode_request(command_field, 7, CTImageStorage, instance, type_id=type_id, has_data_set=True)
+    ds = decoded(data)
+    # What pynetdicom lists for this message is what it reads and writes.
+    known = {element.keyword for element in primitive().command_set}
+    assert {element.keyword for element in ds} <= known
+    request = parse_request(data)
+    assert (request.command_field, request.type_id, request.has_data_set) == (command_field, type_id, True)
+    assert (request.sop_class_uid, request.sop_instance_uid) == (CTImageStorage, instance)
+
+
+@pytest.mark.parametrize(
+    ("command_field", "response", "type_id"),
+    [
+        (commands.N_ACTION_RQ, N_ACTION_RSP, 1),
+        (commands.N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP, 2),
+        (commands.N_SET_RQ, N_SET_RSP, None),
+        (commands.N_CREATE_RQ, N_CREATE_RSP, None),
+    ],
+)
+def test_their_responses_too(command_field, response, type_id):
+    request = parse_request(encode_request(command_field, 7, CTImageStorage, "1.2.3", type_id=type_id))
+    ds = decoded(encode_response(request, 0x0110))
+    assert {element.keyword for element in ds} <= {element.keyword for element in response().command_set}
+    assert (ds.CommandField, ds.Status, ds.MessageIDBeingRespondedTo) == (command_field | 0x8000, 0x0110, 7)
+    assert (ds.AffectedSOPClassUID, ds.AffectedSOPInstanceUID) == (CTImageStorage, "1.2.3")
 
 
 def test_our_requests_are_read_by_our_own_reader():

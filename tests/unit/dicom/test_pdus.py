@@ -23,6 +23,7 @@ from appliance.dicom.pdus import (
     ContextAnswer,
     ProposedContext,
     ProtocolError,
+    RoleSelection,
     decode_associate_accept,
     decode_associate_request,
     encode_abort,
@@ -32,7 +33,7 @@ from appliance.dicom.pdus import (
     encode_fragment,
     iter_pdvs,
 )
-from appliance.intake.negotiation import negotiate
+from appliance.intake.negotiation import accept_roles, negotiate
 
 PROPOSED = (
     ProposedContext(1, CTImageStorage, (ImplicitVRLittleEndian, ExplicitVRLittleEndian)),
@@ -115,6 +116,27 @@ def test_our_request_and_acceptance_are_read_by_our_own_readers():
 
     assert (accept.contexts, accept.max_pdu_bytes) == (answers, 4096)
     assert [answer.accepted for answer in accept.contexts] == [True, False]
+
+
+def test_roles_are_written_and_read_as_pynetdicom_does():
+    roles = (RoleSelection("1.2.840.10008.1.20.1", is_scu=False, is_scp=True),)
+    encoded = encode_associate_request("CT 1", "SCANSIDE", PROPOSED, 131072, roles=roles)
+    asked = pdu.A_ASSOCIATE_RQ()
+    asked.decode(encoded)
+    assert asked.encode() == encoded
+    (selected,) = asked.user_information.role_selection.values()
+    assert (selected.uid, selected.scu_role, selected.scp_role) == ("1.2.840.10008.1.20.1", 0, 1)
+    request = decode(encoded)
+    assert request.roles == roles
+    answer = pdu.A_ASSOCIATE_AC()
+    answer.decode(encode_associate_accept(request, (), 4096, roles=accept_roles(request.roles)))
+    (selected,) = answer.user_information.role_selection.values()
+    assert (selected.scu_role, selected.scp_role) == (False, True)
+
+
+def test_a_scanner_stays_the_scu_of_storage_whatever_it_proposes():
+    roles = (RoleSelection(CTImageStorage, is_scu=True, is_scp=True),)
+    assert accept_roles(decode(encode_associate_request("B", "CT", PROPOSED, 0, roles=roles)).roles) == ()
 
 
 def test_a_request_may_name_what_is_no_ascii_and_titles_that_are_too_long():

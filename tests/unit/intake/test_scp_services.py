@@ -1,0 +1,95 @@
+"""N-services over a real association, asked by pynetdicom."""
+
+from __future__ import annotations
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+from pynetdicom.sop_class import ModalityPerformedProcedureStep, StorageCommitmentPushModel
+from scp_kit import RawPeer, data_pdu, data_pdus, running_scp
+
+from appliance.dicom import commands
+from appliance.errors import StoreError
+
+INSTANCE = "1.2.840.10008.1.20.1.1"
+
+
+class Service:
+    """Remembers what it was asked, and answers what it is told to."""
+
+    def __init__(self, status=0):
+        self.status = status
+        self.asked = []
+
+    def __call__(self, peer, request, ds):
+        if isinstance(self.status, Exception):
+            raise self.status
+        self.asked.append((peer, request, ds))
+        return self.status
+
+
+@pytest.fixture
+def box(tmp_path):
+    commit = Service()
+    with running_scp(tmp_path, services={StorageCommitmentPushModel: {commands.N_ACTION_RQ: commit}}) as box:
+        box.commit = commit
+        yield box
+
+
+def associate(box, *classes):
+    ae = AE(ae_title="CT1")
+    for uid in classes:
+        ae.add_requested_context(uid)
+    return ae.associate("127.0.0.1", box.port, ae_title="BOX7")
+
+
+def wanted(count):
+    ds = Dataset()
+    ds.TransactionUID = "1.2.3"
+    ds.ReferencedSOPSequence = [Dataset() for _ in range(count)]
+    for n, item in enumerate(ds.ReferencedSOPSequence):
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"1.2.{n}"
+    return ds
+
+
+@pytest.mark.req("R-CUSTODY-01")
+@pytest.mark.parametrize("count", [1, 3000])
+def test_a_request_comes_with_its_whole_data_set_and_who_asked_under_which_title(box, count):
+    assoc = associate(box, StorageCommitmentPushModel)
+    status, _ = assoc.send_n_action(wanted(count), 1, StorageCommitmentPushModel, INSTANCE)
+    assoc.release()
+    assert status.Status == 0
+    ((peer, request, ds),) = box.commit.asked
+    assert (peer.calling_ae, peer.called_ae) == ("CT1", "BOX7")
+    assert (request.command_field, request.type_id, request.sop_instance_uid) == (commands.N_ACTION_RQ, 1, INSTANCE)
+    assert len(ds.ReferencedSOPSequence) == count
+
+
+@pytest.mark.parametrize(("status", "answer"), [(0x0110, 0x0110), (StoreError("disk"), 0x0110)])
+def test_a_service_that_cannot_act_says_so_and_the_association_goes_on(box, status, answer):
+    box.commit.status = status
+    assoc = associate(box, StorageCommitmentPushModel, "1.2.840.10008.1.1")
+    told, _ = assoc.send_n_action(wanted(1), 1, StorageCommitmentPushModel, INSTANCE)
+    assert told.Status == answer
+    assert assoc.send_c_echo().Status == 0
+    assoc.release()
+
+
+def test_a_service_that_the_box_does_not_give_is_refused_at_negotiation(box):
+    assoc = associate(box, ModalityPerformedProcedureStep, "1.2.840.10008.1.1")
+    assert [cx.abstract_syntax for cx in assoc.accepted_contexts] == ["1.2.840.10008.1.1"]
+    assoc.release()
+
+
+@pytest.mark.parametrize("data", [b"\x08\x00\x99\x11\xff\xff\xff\x7f", b"\0" * 7])
+def test_a_data_set_that_cannot_be_read_is_an_invalid_argument(box, data):
+    request = commands.encode_request(
+        commands.N_ACTION_RQ, 1, StorageCommitmentPushModel, INSTANCE, type_id=1, has_data_set=True
+    )
+    with RawPeer(box.port) as peer:
+        peer.associate((StorageCommitmentPushModel, "1.2.840.10008.1.2"))
+        peer.send(data_pdu(1, request, command=True))
+        for pdu in data_pdus(1, data, 16_000):
+            peer.send(pdu)
+        assert peer.status() == commands.INVALID_ARGUMENT
+    assert box.commit.asked == []
