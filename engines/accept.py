@@ -7,7 +7,6 @@ graph. ``spot_check`` looks after one that serves: a golden case, against what t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from engines.errors import ContentError, EngineError, SessionError
 from engines.golden import GoldenCase, golden_cases
 from engines.package import Package
 from engines.pipeline import Pipeline
-from engines.session import Session, TensorSpec
+from engines.session import Closing, Session, TensorSpec
 from engines.types import Tensors
 
 #: Of heads that give no masks: the graph's own output that is one.
@@ -48,7 +47,7 @@ def accept(
         PackageError: A golden case cannot be read.
         SessionError: The engine lost its device for this process (``sticky``), or the reference failed.
     """
-    cases = golden_cases(package)
+    cases = list(golden_cases(package))
     bare = _BARE_MASKS.get(package.manifest.head.name)
     reports: list[CaseReport] = []
     with Watched(reference, bare) as expected, Watched(candidate, bare) as got:
@@ -104,7 +103,7 @@ def spot_check(pipeline: Pipeline, report: Mapping[str, Any]) -> list[str]:
     return [f"{case.name}: {fault}" for fault in faults]
 
 
-class _Probe:
+class _Probe(Closing):
     """A session that remembers what went through it."""
 
     def __init__(self, session: Session, mask: str | None) -> None:
@@ -142,14 +141,6 @@ class _Probe:
     def close(self) -> None:
         """As the session."""
         self._session.close()
-
-    def __enter__(self) -> _Probe:  # noqa: PYI034 - Self came with Python 3.11
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def differs(pipeline: Pipeline, before: Seen, now: Seen) -> bool:
@@ -228,10 +219,10 @@ def _compare_case(package: Package, case: GoldenCase, reference: Watched, candid
         return CaseReport(name=case.name, faults=(str(error),), reference=expected)
     dice = {name: overlap(mask, masks[name]) if name in masks else 0.0 for name, mask in expected_masks.items()}
     faults, differences = compare(package.manifest, candidate.pipeline.precision, expected, seen, dice)
-    for finding, (low, high) in case.scores.items():
-        score = seen.scores.get(finding, float("nan"))
-        if not low <= score <= high:
-            faults.append(f"{finding}: score {score:.6g}, the golden case says {low:g} to {high:g}")
+    faults += [
+        f"{finding}: score {score:.6g}, the golden case says {low:g} to {high:g}"
+        for finding, score, low, high in case.outside(seen.scores)
+    ]
     return CaseReport(name=case.name, faults=tuple(faults), differences=differences, reference=expected)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.heads.classify import Classify
+from engines.heads.maps import activated
 from engines.manifest import Manifest
 from engines.types import ModelOutput, Tensors
 
@@ -110,11 +112,6 @@ class Report:
         return asdict(self)
 
 
-def head_of(manifest: Manifest) -> str:
-    """The name of the head that speaks last, which decides by which rule the package is accepted."""
-    return manifest.head.name
-
-
 def compare(
     manifest: Manifest,
     precision: str,
@@ -146,7 +143,7 @@ def compare(
         comparison.measured(
             finding.id, reference.measurements.get(finding.id, {}), candidate.measurements.get(finding.id, {})
         )
-        if head_of(manifest) in _MARKS:
+        if manifest.head.name in _MARKS:
             comparison.marks(finding.id, reference.marks.get(finding.id, []), candidate.marks.get(finding.id, []))
     for finding_id, share in (dice or {}).items():
         comparison.dice(finding_id, share)
@@ -159,7 +156,7 @@ class _Comparison:
     def __init__(self, manifest: Manifest, bounds: Bounds) -> None:
         self._manifest = manifest
         self._bounds = bounds
-        self._head = head_of(manifest)
+        self._head = manifest.head.name
         self.faults: list[str] = []
         self.differences: dict[str, float] = {}
 
@@ -259,6 +256,7 @@ def compare_edges(manifest: Manifest, precision: str, reference: Tensors, candid
 
     Where the reference itself is not finite, nothing is asked of the engine: the head refuses such an output.
     """
+    classifier = _classifier(manifest)
     faults = []
     for name, expected in reference.items():
         got = candidate.get(name)
@@ -267,11 +265,26 @@ def compare_edges(manifest: Manifest, precision: str, reference: Tensors, candid
         elif expected.dtype.kind == "f" and np.isfinite(expected).all():
             if not np.isfinite(got).all():
                 faults.append(f"output {name!r} holds NaN or infinity, the reference's does not")
-            elif head_of(manifest) == "classify" and len(manifest.stages) == 1:
-                apart = float(np.abs(got.astype(np.float64) - expected).max(initial=0.0))
+            elif classifier is not None:
+                gaps = _scores(classifier, name, got) - _scores(classifier, name, expected)
+                apart = float(np.abs(gaps).max(initial=0.0))
                 if apart > BOUNDS[precision].score:
                     faults.append(f"output {name!r} is {apart:.3g} from the reference's")
     return faults
+
+
+def _classifier(manifest: Manifest) -> Classify | None:
+    """The head, where an output of the only graph is scores."""
+    if manifest.head.name != "classify" or len(manifest.stages) != 1:
+        return None
+    return Classify.model_validate(manifest.head.params)
+
+
+def _scores(head: Classify, name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """What the head reads from an output: bounds are for scores, which logits are not yet."""
+    if name == head.output and head.activation != "none":
+        values = activated(values, head.activation, name, axis=-1)
+    return values.astype(np.float64)
 
 
 def _apart(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:

@@ -46,7 +46,7 @@ class Again:
         voxels, scores = find_peaks(self._map, self._take.threshold)
         positions = np.asarray([self._grid.to_mm(v) for v in voxels], np.float64).reshape(-1, 3)
         kept = keep_apart(positions, scores, self._take.apart_mm)[: self._take.at_most]
-        return tuple(Candidate(position_mm=self._grid.to_mm(voxels[k]), score=float(scores[k])) for k in kept)
+        return tuple(Candidate(position_mm=self._grid.to_mm(voxels[k])) for k in kept)
 
     def crops(self, candidates: tuple[Candidate, ...]) -> Iterator[Tensors]:
         """The tensors of one candidate after the other."""

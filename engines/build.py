@@ -72,12 +72,12 @@ def engine_key(
     from engines.backends.trt_builder import BUILDER
 
     manifest = package.manifest
-    calibration = _calibration(package) if precision == "int8" else None
+    recipe = recipe_of(package, precision)
     driver, gpu = _target(flavour, compute_capabilities)
     return EngineKey(
         package_digest=package.digest,
         onnx=tuple(package.files[stage.onnx] for stage in manifest.stages),
-        recipe=recipe_id(precision, calibration),
+        recipe=recipe,
         flavour=flavour,
         version=_library_version(flavour),
         driver=driver,
@@ -86,6 +86,16 @@ def engine_key(
         host=f"{platform.machine()} {platform.system().lower()}",
         builder=f"{BUILDER} workspace {WORKSPACE_MB} MB",
     )
+
+
+def recipe_of(package: Package, precision: str) -> str:
+    """The recipe by which a package would be lowered now; of two precisions nothing else in the keys differs.
+
+    Raises:
+        BuildError: Kind ``unsupported``: there is no such precision.
+        PackageError: The calibration file was altered.
+    """
+    return recipe_id(precision, _calibration(package) if precision == "int8" else None)
 
 
 def build_engine(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.child import Progress
-from engines.errors import BuildError
+from engines.errors import BuildError, SessionError
 from engines.lowering import Lowered, lower, measure_loss, read_graph
 from engines.manifest import Profile
 from engines.types import Tensors
@@ -69,7 +69,7 @@ def _build_stage(
     tell("build")
     plan = lowered.graph
     if request["flavour"] == "onnxruntime":
-        measure_loss(lowered.graph, lowered.graph, [])  # does it open?
+        _check_opens(lowered.graph, name)
     else:
         from engines.backends.trt_api import load_flavour
         from engines.backends.trt_builder import build_plan
@@ -89,6 +89,15 @@ def _build_stage(
     file = f"stage-{index}.plan"
     (work / file).write_bytes(plan)
     return {"file": file, "sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan), **facts}
+
+
+def _check_opens(graph: bytes, name: str) -> None:
+    from engines.backends.onnxruntime import OnnxRuntimeSession
+
+    try:
+        OnnxRuntimeSession(graph, name=name).close()
+    except SessionError as error:
+        raise BuildError(str(error)) from error
 
 
 def _lower(

@@ -28,6 +28,8 @@ from engines.errors import ChildError
 #: What a child may tell while it works; the keys are the caller's and the module's own.
 Progress = Callable[[dict[str, Any]], None]
 
+#: What libraries map into a child that runs a package, besides the package's own memory.
+LIBRARIES_MB = 2048
 _MB = 1024 * 1024
 _MAX_ANSWER_BYTES = 16 * _MB
 _CHUNK = 65536
@@ -129,7 +131,7 @@ def _converse(
             if cancelled is not None and cancelled():
                 _cancel(process)
                 raise ChildError("cancelled", f"{module} was cancelled")
-            if not limits.address_space and (taken_mb := _resident_mb(process.pid)) > limits.memory_mb:
+            if not limits.address_space and (taken_mb := resident_mb(process.pid)) > limits.memory_mb:
                 raise ChildError("memory", f"{module} took {taken_mb:.0f} MB of {limits.memory_mb} MB{_tail(told)}")
             look = cancelled is not None or not limits.address_space
             for key, _ in selector.select(min(left, _LOOK_S) if look else left):
@@ -170,7 +172,7 @@ def _cancel(process: subprocess.Popen[bytes]) -> None:
         process.wait(_GRACE_S)
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
     """What a process holds of memory that no file backs; 0 once it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines.build import engine_key
-from engines.errors import BuildError, EngineError, SessionError
+from engines.build import engine_key, recipe_of
+from engines.errors import EngineError, SessionError
 from engines.package import Package
 from engines.session import Session, open_engine
 from engines.store import EngineKey, EngineStore, Entry
@@ -33,7 +33,8 @@ class Choice:
 def open_best(package: Package, *, root: Path, flavour: str, precision: str, threads: int) -> Choice:
     """Open the best engine there is for a package on this machine.
 
-    An engine that does not open is rejected, one whose MAC does not match is set aside; the next one is tried.
+    An engine that does not open is rejected, one whose MAC does not match is set aside, one that cannot be read now is
+    left; the next one is tried.
 
     Args:
         package: A loaded package.
@@ -51,49 +52,59 @@ def open_best(package: Package, *, root: Path, flavour: str, precision: str, thr
     except EngineError as error:
         return Choice(fallback=str(error))
     faults: list[str] = []
-    for entry in _candidates(package, store, wished, precision):
+    choice = Choice()
+    entries = store.entries()
+    for entry in candidates(package, entries, wished, precision):
         try:
             sessions = open_engine(entry, store.plans(entry), package, threads=threads)
         except EngineError as error:
-            if isinstance(error, SessionError) and error.sticky:
-                raise
             faults.append(str(error))
-            if not (isinstance(error, BuildError) and error.kind == "integrity"):
+            if isinstance(error, SessionError):
+                if error.sticky:
+                    raise
                 store.reject(entry.digest, f"it does not open: {error}", entry.report)
+            entries = store.entries()
             continue
+        choice = Choice(entry=entry, sessions=sessions)
         if entry.precision == precision:
-            return Choice(entry=entry, sessions=sessions)
-        why, lacks = _missing(package, store, wished, precision)
-        told = "; ".join([*faults, why])
-        return Choice(entry=entry, sessions=sessions, fallback=told, lacks_engine=lacks)
-    why, lacks = _missing(package, store, wished, precision)
-    return Choice(fallback="; ".join([*faults, why]), lacks_engine=lacks)
+            return choice
+        break
+    why, lacks = _missing(package, entries, wished, precision)
+    return replace(choice, fallback="; ".join([*faults, why]), lacks_engine=lacks)
 
 
-def _candidates(package: Package, store: EngineStore, wished: EngineKey, precision: str) -> Iterator[Entry]:
-    """Accepted engines that fit this machine, the wished precision first, then the newest first."""
-    precisions = [precision, *(p for p in package.manifest.precisions if p != precision)]
-    for one in precisions:
+def candidates(package: Package, entries: Sequence[Entry], wished: EngineKey, precision: str) -> Iterator[Entry]:
+    """Those of ``entries`` (newest first) that were accepted and fit this machine, the wished precision first.
+
+    Args:
+        package: A loaded package.
+        entries: Of the box's store.
+        wished: The key that the wished engine would have if it was built now.
+        precision: The wished one; other precisions stand in for it.
+    """
+    for one in dict.fromkeys((precision, *package.manifest.precisions)):
         try:
-            key = wished if one == precision else engine_key(package, precision=one, flavour=wished.flavour)
+            key = wished if one == precision else replace(wished, recipe=recipe_of(package, one))
         except EngineError:
             continue
-        fitting = [e for e in store.entries() if e.state == "ready" and e.precision == one and e.key == key]
-        yield from fitting
+        yield from (e for e in entries if e.state == "ready" and e.precision == one and e.key == key)
 
 
-def _missing(package: Package, store: EngineStore, wished: EngineKey, precision: str) -> tuple[str, bool]:
-    """Why the wished engine is not there, and whether it should be built."""
+def _missing(package: Package, entries: Sequence[Entry], wished: EngineKey, precision: str) -> tuple[str, bool]:
+    """Why the wished engine does not serve, and whether it should be built."""
     what = f"{wished.flavour} {precision}"
     others = [
         e
-        for e in store.entries()
+        for e in entries
         if (e.package, e.flavour, e.precision) == (package.name, wished.flavour, precision) and e.state != "verifying"
     ]
-    for entry in others:
-        if entry.key == wished and entry.state == "rejected":
+    same = [e for e in others if e.key == wished]
+    for entry in same:
+        if entry.state == "rejected":
             mend = f"build it again with 'scanside engine build {package.name}' once its cause is gone"
             return f"the engine {what} was rejected: {entry.reason}; {mend}", False
+    if same:
+        return f"the engine {what} is tried again when the worker starts", False
     if others:
         changed = ", ".join(_changed(others[0].key, wished)) or "the engine"
         return f"the engine {what} was built before {changed} changed; it is built anew", True

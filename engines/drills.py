@@ -17,6 +17,7 @@ from typing import Any
 from engines.accept import Watched
 from engines.build import build_engine
 from engines.child import Limits, Progress, run_limited
+from engines.choice import candidates
 from engines.errors import BuildError, ChildError, EngineError
 from engines.golden import golden_cases
 from engines.package import Package, load_package
@@ -65,7 +66,7 @@ def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
     entry = store.entry(request["engine"])
     with Pipeline(package, sessions=open_engine(entry, store.plans(entry), package)) as pipeline:
         with Watched(pipeline, None) as watched:
-            watched.say(golden_cases(package)[0])
+            watched.say(next(golden_cases(package)))
             tensors = watched.probes[0].last
         session = pipeline.sessions[0]
         expected = session.run(tensors)
@@ -108,10 +109,11 @@ def _killed_builder(package: Package, entry: Entry, store: EngineStore) -> Drill
 
 def _other_driver(package: Package, entry: Entry, store: EngineStore) -> Drill:
     changed = replace(entry.key, driver=f"{entry.key.driver} and another")
-    found = store.ready(package.digest, entry.flavour, entry.precision, key=changed)
-    state = entry.state_under(changed)
-    told = f"the engine is {state}"
-    return Drill("the driver is another than the engine's", passed=found is None and state == "stale", told=told)
+    entries = store.entries()
+    is_fit = entry in candidates(package, entries, entry.key, entry.precision)
+    left = list(candidates(package, entries, changed, entry.precision))
+    told = f"the engine {'still serves' if left else 'is stale'}"
+    return Drill("the driver is another than the engine's", passed=is_fit and not left, told=told)
 
 
 def _altered_plan(_: Package, entry: Entry, store: EngineStore) -> Drill:

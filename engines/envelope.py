@@ -71,7 +71,8 @@ class Envelope(Part):
 
     #: BodyPartExamined (PS3.16 Annex L). A hint: an empty header may still apply, content decides.
     body_parts: tuple[BodyPart, ...] = ()
-    #: Where BodyPartExamined is empty: descriptions and protocol names that speak for or against a body part.
+    #: Where BodyPartExamined is empty: descriptions and protocol names that speak for a body part, so that of several
+    #: series such a one is taken, or against it, so that it is left. Of what names none, content decides.
     protocol_patterns: tuple[Regex, ...] = ()
     refuse_protocol_patterns: tuple[Regex, ...] = ()
     #: Substrings of Manufacturer, without regard to case.

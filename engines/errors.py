@@ -16,8 +16,11 @@ ContentReason = Literal["out_of_envelope", "quality", "incomplete", "unreliable_
 #: How a limited child ended without an answer.
 ChildFault = Literal["timeout", "memory", "crash", "garbage", "error", "cancelled"]
 #: Why there is no engine. ``unsupported``: this machine lacks what is needed; ``integrity``: a stored engine is not
-#: what was stored, or the store is not safe to use.
-BuildFault = Literal["parse", "build", "timeout", "memory", "crash", "cancelled", "unsupported", "integrity"]
+#: what was stored, or the store is not safe to use; ``unreadable``: the system could not read it just now, which speaks
+#: for nothing.
+BuildFault = Literal[
+    "parse", "build", "timeout", "memory", "crash", "cancelled", "unsupported", "integrity", "unreadable"
+]
 
 
 class EngineError(Exception):

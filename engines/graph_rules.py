@@ -101,7 +101,8 @@ def _nodes(model: onnx.ModelProto) -> Iterator[str]:
                 yield f"{shown}: attribute {attribute.name[:80]!r} is not finite"
 
 
-def _held(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def held_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that the graph holds: its weights, and those in attributes of nodes."""
     yield from model.graph.initializer
     for node in model.graph.node:
         for attribute in node.attribute:
@@ -113,7 +114,7 @@ def _held(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def _weights(model: onnx.ModelProto) -> Iterator[str]:
     import onnx
 
-    for tensor in _held(model):
+    for tensor in held_tensors(model):
         shown = f"weight {tensor.name[:80]!r}"
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             yield f"{shown} lies in another file; store it in the ONNX file"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from engines.errors import BuildError, SessionError
+from engines.graph_rules import held_tensors
 from engines.types import Tensors
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def read_graph(graph: bytes) -> onnx.ModelProto:
         raise BuildError(f"no ONNX graph: {error}; export the model again", "parse") from error
     if not model.graph.node or not model.graph.output:
         raise BuildError("the ONNX file holds no graph; export the model again", "parse")
-    for tensor in _tensors(model):
+    for tensor in held_tensors(model):
         # TensorRT's parser would look for the file relative to the working folder of the process.
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise BuildError(
@@ -196,8 +197,3 @@ def _overflow(rounded: onnx.ModelProto, made_by: Mapping[str, str], output: str,
         "build",
         nodes,
     )
-
-
-def _tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    held = list(model.graph.initializer)
-    return held + [a.t for node in model.graph.node for a in node.attribute if a.HasField("t")]

@@ -5,20 +5,22 @@ Times are of all stages one after another, on the tensors of a golden case: sess
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from engines.accept import Watched, differs, said
 from engines.acceptance import Seen
-from engines.child import Limits, Progress, run_limited
+from engines.child import Progress, resident_mb, run_limited
 from engines.errors import BuildError, PackageError
 from engines.golden import golden_cases
 from engines.package import Package, load_package
 from engines.pipeline import Pipeline
-from engines.session import Session, open_engine, open_session
+from engines.prove import prove_limits
+from engines.session import Session, open_engine, open_sessions
 from engines.store import EngineStore, Entry
 from engines.trial import percentile
 from engines.types import Tensors
@@ -26,7 +28,6 @@ from engines.types import Tensors
 #: More of its own memory than this at the end of a soak than after its first tenth is a leak.
 MAX_DRIFT_MB = 64.0
 _SHARES = (0.5, 0.95, 0.99)
-_LIBRARIES_MB = 2048
 
 
 def measure(
@@ -57,14 +58,6 @@ def measure(
     Raises:
         ChildError: The child died, or an engine failed in it.
     """
-    wall_s = 600 + 2 * soak_s
-    limits = Limits(
-        wall_s=wall_s,
-        cpu_s=wall_s * max(1, threads),
-        memory_mb=_LIBRARIES_MB + 2 * int(package.manifest.limits.memory_mb),
-        open_files=256,
-        address_space=False,
-    )
     request = {
         "folder": str(package.path),
         "digest": package.digest,
@@ -74,7 +67,7 @@ def measure(
         "soak_s": soak_s,
         "threads": threads,
     }
-    return run_limited("engines.measure", request, limits, on_progress)
+    return run_limited("engines.measure", request, prove_limits(package, wall_s=600 + 2 * soak_s), on_progress)
 
 
 def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -82,11 +75,11 @@ def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     package = load_package(Path(request["folder"]), trusted=True)
     if package.digest != request["digest"]:
         raise PackageError(f"{package.path} was altered since it was loaded; load it again")
-    open_sessions, open_plain = _openers(package, request)
-    tensors = _stage_tensors(package, request["threads"])
+    engine, threads = _engine(request), request["threads"]
+    tensors = _stage_tensors(package, threads)
     begun = time.perf_counter()
     with ExitStack() as held:
-        sessions = [held.enter_context(session) for session in open_sessions()]
+        sessions = [held.enter_context(session) for session in _open(package, engine, threads, graphs=True)]
         opened = time.perf_counter()
         _run(sessions, tensors)
         first = time.perf_counter()
@@ -96,9 +89,9 @@ def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         modes = {str(getattr(session, "graph", "plain")) for session in sessions}
         soak = _soak(Pipeline(package, sessions=sessions), request["soak_s"], progress) if request["soak_s"] else None
     plain = times if modes == {"plain"} else None
-    if plain is None and open_plain is not None:
+    if plain is None:
         with ExitStack() as held:
-            sessions = [held.enter_context(session) for session in open_plain()]
+            sessions = [held.enter_context(session) for session in _open(package, engine, threads, graphs=False)]
             _run(sessions, tensors)
             plain = _times(sessions, tensors, request["runs"])
     return {
@@ -111,59 +104,31 @@ def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     }
 
 
-def _openers(
-    package: Package, request: dict[str, Any]
-) -> tuple[Callable[[], Sequence[Session]], Callable[[], Sequence[Session]] | None]:
-    """How sessions are opened as they serve, and, on a GPU, without recorded graphs."""
-    threads = request["threads"]
+def _engine(request: dict[str, Any]) -> tuple[Entry, list[bytes]] | None:
+    """The engine with its plans; None: the reference."""
     if not request["engine"]:
-        stages = range(len(package.manifest.stages))
-        return lambda: [open_session(package, index, threads=threads) for index in stages], None
+        return None
     store = EngineStore(Path(request["store"]))
     entry = store.entry(request["engine"])
-    plans = store.plans(entry)
-    if entry.flavour == "onnxruntime":
-        return lambda: open_engine(entry, plans, package, threads=threads), None
-
-    def plainly() -> list[Session]:
-        from engines.backends.cuda import CudaApi, open_cuda
-        from engines.backends.tensorrt import TensorRtSession
-        from engines.backends.trt_api import load_flavour
-
-        return [
-            TensorRtSession(
-                plan,
-                flavour=load_flavour(entry.flavour),
-                cuda=cast("CudaApi", _WithoutGraphs(open_cuda())),
-                name=package.name,
-                precision=entry.precision,
-                digest=entry.digest,
-            )
-            for plan in plans
-        ]
-
-    return lambda: open_engine(entry, plans, package, threads=threads), plainly
+    return entry, store.plans(entry)
 
 
-class _WithoutGraphs:
-    """A CUDA layer that says that it has no graphs."""
-
-    graphs = None
-
-    def __init__(self, cuda: Any) -> None:
-        self._cuda = cuda
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cuda, name)
+def _open(
+    package: Package, engine: tuple[Entry, list[bytes]] | None, threads: int, *, graphs: bool
+) -> tuple[Session, ...]:
+    """The sessions as they serve, or without recorded graphs, which only a GPU has."""
+    if engine is None:
+        return open_sessions(package, threads=threads)
+    return open_engine(*engine, package, threads=threads, graphs=graphs)
 
 
 def _stage_tensors(package: Package, threads: int) -> list[Tensors]:
     """What each stage got last when the reference ran the first golden case."""
-    cases = golden_cases(package)
-    if not cases:
+    case = next(golden_cases(package), None)
+    if case is None:
         raise BuildError("the package has no golden cases, so there is nothing to measure with")
     with Pipeline(package, threads=threads) as reference, Watched(reference, None) as watched:
-        watched.say(cases[0])
+        watched.say(case)
         return [probe.last for probe in watched.probes]
 
 
@@ -184,7 +149,7 @@ def _times(sessions: Sequence[Session], tensors: Sequence[Tensors], runs: int) -
 
 def _soak(pipeline: Pipeline, soak_s: float, progress: Progress) -> dict[str, Any]:
     """Run a golden case again and again: the same answer each time, and no more memory."""
-    case = golden_cases(pipeline.package)[0]
+    case = next(golden_cases(pipeline.package))
     first, _ = said(pipeline, case)
     spent: list[float] = []
     begun, wrong, early_mb = time.monotonic(), 0, 0.0
@@ -194,10 +159,11 @@ def _soak(pipeline: Pipeline, soak_s: float, progress: Progress) -> dict[str, An
         spent.append((time.perf_counter() - start) * 1000)
         wrong += differs(pipeline, first, seen)
         if passed >= soak_s / 10 and not early_mb:
-            early_mb = _held_mb()
+            early_mb = resident_mb(os.getpid())
         if len(spent) % 20 == 0:
             progress({"share": min(1.0, passed / soak_s)})
-    drift = _held_mb() - (early_mb or _held_mb())
+    held_mb = resident_mb(os.getpid())
+    drift = held_mb - (early_mb or held_mb)
     half = len(spent) // 2 or 1
     return {
         "seconds": time.monotonic() - begun,
@@ -208,9 +174,3 @@ def _soak(pipeline: Pipeline, soak_s: float, progress: Progress) -> dict[str, An
         "p95_second_half_ms": percentile(spent[half:] or spent, 0.95),
         "passed": wrong == 0 and drift <= MAX_DRIFT_MB,
     }
-
-
-def _held_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    held = [int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))]
-    return sum(held) / 1024

@@ -9,7 +9,6 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from engines.manifest import Run
 from engines.overlay import Overlay
 from engines.package import Package
 from engines.preprocess.base import Assembled, Volumetric
-from engines.session import Session, open_session, smallest_inputs
+from engines.session import Closing, Session, open_sessions, smallest_inputs
 from engines.tiles import mean_of, run_in_tiles, run_in_window
 from engines.types import Image, ModelOutput, Prepared, Stack, Tensors, Volume
 
@@ -61,7 +60,7 @@ class _Watch:
         self._mark = now
 
 
-class Pipeline:
+class Pipeline(Closing):
     """A package with its sessions. One thread uses it."""
 
     def __init__(
@@ -94,9 +93,8 @@ class Pipeline:
         if sessions is not None:
             self.replace(sessions)
             return
+        self._sessions = open_sessions(package, backend=backend, threads=threads)
         try:
-            for index in range(len(manifest.stages)):
-                self._sessions += (open_session(package, index, backend=backend, threads=threads),)
             self.replace(self._sessions)
         except BaseException:
             self.close()
@@ -231,7 +229,7 @@ class Pipeline:
 
     def _volumetric(self, role: str) -> Volumetric:
         preprocessor = self.inputs[role].preprocessor
-        assert isinstance(preprocessor, Volumetric)  # noqa: S101 - _check_tensors refuses others
+        assert isinstance(preprocessor, Volumetric)  # noqa: S101 - check_flow refuses others
         return preprocessor
 
     def run_volumes(self, volumes: Mapping[str, Volume]) -> Finished:
@@ -274,13 +272,3 @@ class Pipeline:
         """Free the sessions."""
         for session in self._sessions:
             session.close()
-
-    def __enter__(self) -> Pipeline:  # noqa: PYI034 - Self came with Python 3.11
-        """Use as a context manager."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from engines.accept import accept
-from engines.child import Limits, Progress, run_limited
+from engines.child import LIBRARIES_MB, Limits, Progress, run_limited
 from engines.errors import BuildError, ChildError, EngineError
 from engines.package import Package, load_package
 from engines.pipeline import Pipeline
 from engines.session import open_engine
 from engines.store import EngineStore, Entry
 
-#: What libraries and the reference take besides the package's own limit.
-_LIBRARIES_MB = 2048
 _SHOWN = 3
 
 
@@ -28,7 +26,7 @@ def prove_limits(package: Package, *, wall_s: float = 1800) -> Limits:
     return Limits(
         wall_s=wall_s,
         cpu_s=wall_s * (os.cpu_count() or 1),
-        memory_mb=_LIBRARIES_MB + 2 * int(package.manifest.limits.memory_mb),
+        memory_mb=LIBRARIES_MB + 2 * int(package.manifest.limits.memory_mb),
         open_files=256,
         address_space=False,
     )
@@ -59,7 +57,7 @@ def prove_engine(
         The entry, ``ready`` or ``rejected`` with its reason, and with its report.
 
     Raises:
-        BuildError: Kind ``cancelled``, ``timeout`` or ``integrity``: there is no verdict.
+        BuildError: Kind ``cancelled``, ``timeout``, ``integrity`` or ``unreadable``: there is no verdict.
     """
     request = {
         "folder": str(package.path),
@@ -76,8 +74,8 @@ def prove_engine(
         # An engine that ends the process that runs it has given its answer.
         return store.reject(entry.digest, f"it ended the process that ran it: {error}", {})
     if "failed" in answer:
-        if answer["integrity"]:
-            raise BuildError(answer["failed"], "integrity")
+        if answer["kind"]:
+            raise BuildError(answer["failed"], answer["kind"])
         return store.reject(entry.digest, answer["failed"], {})
     report = answer["report"]
     if report["passed"]:
@@ -88,13 +86,13 @@ def prove_engine(
 
 
 def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Be the child: ``{folder, digest, store, engine, threads}`` becomes ``{report}`` or ``{failed, integrity}``."""
+    """Be the child: ``{folder, digest, store, engine, threads}`` becomes ``{report}`` or ``{failed, kind}``."""
     os.nice(10)
     try:
         # The parent has checked who signed it; here it must be the same.
         package = load_package(Path(request["folder"]), trusted=True)
         if package.digest != request["digest"]:
-            return {"failed": f"{package.path} was altered since it was loaded; load it again", "integrity": True}
+            return {"failed": f"{package.path} was altered since it was loaded; load it again", "kind": "integrity"}
         store = EngineStore(Path(request["store"]))
         entry = store.entry(request["engine"])
         sessions = open_engine(entry, store.plans(entry), package, threads=request["threads"])
@@ -104,5 +102,5 @@ def handle(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         ):
             report = accept(package, candidate, reference, lambda share: progress({"share": round(share, 3)}))
     except EngineError as error:
-        return {"failed": str(error), "integrity": isinstance(error, BuildError) and error.kind == "integrity"}
+        return {"failed": str(error), "kind": error.kind if isinstance(error, BuildError) else ""}
     return {"report": report.as_json()}

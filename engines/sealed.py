@@ -6,6 +6,7 @@ The key never leaves the box. Whoever can write the files but not read the key c
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -23,6 +24,9 @@ from engines.errors import BuildError
 
 KEY_BYTES = 32
 _POLL_S = 0.05
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+#: What the system says of a link, a folder that is none, or a socket; every other error speaks of the system itself.
+_NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 def canonical(document: Any) -> bytes:
@@ -51,7 +55,8 @@ def read_plain(folder: Path, name: str, limit: int) -> bytes:
 
     Raises:
         FileNotFoundError: There is no such file.
-        BuildError: Kind ``integrity``: it is no plain file, or larger than ``limit``.
+        BuildError: Kind ``integrity``: it is no plain file, or larger than ``limit``. Kind ``unreadable``: the system
+            cannot read it now.
     """
     path = folder / name
     try:
@@ -61,18 +66,23 @@ def read_plain(folder: Path, name: str, limit: int) -> bytes:
             opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=inside)
         finally:
             os.close(inside)
+        with os.fdopen(opened, "rb") as held:
+            found = os.fstat(held.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise BuildError(f"{path} is no plain file", "integrity")
+            if found.st_size > limit:
+                raise BuildError(f"{path} has {found.st_size} bytes, expected at most {limit}", "integrity")
+            # Not the limit: so much would be set aside at once, and a worker's memory is limited.
+            return held.read(found.st_size + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise BuildError(f"{path} is a link or no plain file: {error.strerror}", "integrity") from error
-    with os.fdopen(opened, "rb") as held:
-        found = os.fstat(held.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise BuildError(f"{path} is no plain file", "integrity")
-        if found.st_size > limit:
-            raise BuildError(f"{path} has {found.st_size} bytes, expected at most {limit}", "integrity")
-        # Not the limit: so much would be set aside at once, and a worker's memory is limited.
-        return held.read(found.st_size + 1)
+        if error.errno in _NO_PLAIN_FILE:
+            raise BuildError(f"{path} is a link or no plain file: {error.strerror}", "integrity") from error
+        raise BuildError(
+            f"{path} cannot be read now: {error.strerror}; look after the disk and after what else runs here",
+            "unreadable",
+        ) from error
 
 
 def write_durable(path: Path, content: bytes) -> None:
@@ -140,7 +150,7 @@ def locked(path: Path, *, wait_s: float | None = None) -> Iterator[int | None]:
     Yields:
         The open file, or ``None`` where another held the lock for the whole time.
     """
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    opened = os.open(path, _LOCK_FILE, 0o600)
     try:
         yield opened if _lock(opened, wait_s) else None
     finally:
@@ -164,5 +174,13 @@ def _lock(opened: int, wait_s: float | None) -> bool:
 
 def is_locked(path: Path) -> bool:
     """Whether another holds the lock now."""
-    with locked(path, wait_s=0) as held:
-        return held is None
+    opened = os.open(path, _LOCK_FILE, 0o600)
+    try:
+        # Shared, so that two who ask at once do not see each other.
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(opened)

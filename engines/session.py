@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -73,6 +74,28 @@ class Session(Protocol):
         """Close."""
 
 
+_Closes = TypeVar("_Closes", bound="Closing")
+_Opened = TypeVar("_Opened", bound=Session)
+
+
+class Closing(ABC):
+    """What is closed at the end of a ``with`` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+
+    def __enter__(self: _Closes) -> _Closes:  # noqa: PYI019 - Self came with Python 3.11
+        """Use as a context manager."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
 def check_inputs(specs: tuple[TensorSpec, ...], tensors: Tensors) -> None:
     """Refuse tensors that do not fit, by name, dtype and shape, before native code sees them.
 
@@ -137,7 +160,30 @@ def open_session(package: Package, index: int = 0, *, backend: str = "onnxruntim
     raise SessionError(f"unknown backend {backend!r}; use onnxruntime")
 
 
-def open_engine(entry: Entry, plans: Sequence[bytes], package: Package, *, threads: int = 1) -> tuple[Session, ...]:
+def all_or_none(opening: Iterable[_Opened]) -> tuple[_Opened, ...]:
+    """Sessions as they are opened one by one; where one cannot be, those before it are closed."""
+    with ExitStack() as failed:
+        opened = []
+        for session in opening:
+            failed.callback(session.close)
+            opened.append(session)
+        failed.pop_all()
+    return tuple(opened)
+
+
+def open_sessions(package: Package, *, backend: str = "onnxruntime", threads: int = 1) -> tuple[Session, ...]:
+    """Open the graphs of all stages of a package, in the manifest's order; see ``open_session``.
+
+    Raises:
+        SessionError: The backend is unknown, or it refused a graph; nothing stays open.
+    """
+    stages = range(len(package.manifest.stages))
+    return all_or_none(open_session(package, index, backend=backend, threads=threads) for index in stages)
+
+
+def open_engine(
+    entry: Entry, plans: Sequence[bytes], package: Package, *, threads: int = 1, graphs: bool = True
+) -> tuple[Session, ...]:
     """Open a built engine: all stages of its package, in the manifest's order. The calling thread owns them.
 
     Args:
@@ -145,6 +191,7 @@ def open_engine(entry: Entry, plans: Sequence[bytes], package: Package, *, threa
         plans: What ``EngineStore.plans`` gave for it, whose MACs it has checked; nothing else may be handed in.
         package: Whose engine it is.
         threads: Threads within one operator, where the CPU computes.
+        graphs: Whether runs are recorded as graphs, where a GPU computes; only a measurement does without.
 
     Raises:
         SessionError: A plan is refused, or this machine lacks the library, the driver or the GPU; the message says
@@ -154,19 +201,14 @@ def open_engine(entry: Entry, plans: Sequence[bytes], package: Package, *, threa
     if len(plans) != len(stages):
         raise SessionError(f"engine {entry.digest[:12]} has {len(plans)} plans for {len(stages)} stages; build it anew")
     told: dict[str, str] = {"precision": entry.precision, "digest": entry.digest}
-    with ExitStack() as failed:
-        opened: list[Session] = []
-        for plan, stage in zip(plans, stages, strict=True):
-            name = f"{package.name}/{stage.onnx}"
-            if entry.flavour == "onnxruntime":
-                from engines.backends.onnxruntime import OnnxRuntimeSession
 
-                session: Session = OnnxRuntimeSession(plan, name=name, threads=threads, **told)
-            else:
-                from engines.backends.tensorrt import open_tensorrt
+    def opened(plan: bytes, name: str) -> Session:
+        if entry.flavour == "onnxruntime":
+            from engines.backends.onnxruntime import OnnxRuntimeSession
 
-                session = open_tensorrt(plan, flavour=entry.flavour, name=name, **told)
-            failed.callback(session.close)
-            opened.append(session)
-        failed.pop_all()
-    return tuple(opened)
+            return OnnxRuntimeSession(plan, name=name, threads=threads, **told)
+        from engines.backends.tensorrt import open_tensorrt
+
+        return open_tensorrt(plan, flavour=entry.flavour, name=name, graphs=graphs, **told)
+
+    return all_or_none(opened(p, f"{package.name}/{s.onnx}") for p, s in zip(plans, stages, strict=True))

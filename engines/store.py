@@ -35,7 +35,7 @@ from engines.errors import BuildError
 
 log = logging.getLogger(__name__)
 
-State = Literal["verifying", "ready", "rejected", "stale"]
+State = Literal["verifying", "ready", "rejected"]
 
 _SCHEMA = 1
 _ENTRY = "entry.json"
@@ -110,10 +110,6 @@ class Entry:
     def flavour(self) -> str:
         """What runs it."""
         return self.key.flavour
-
-    def state_under(self, current: EngineKey) -> State:
-        """Its state on a machine whose key would now be ``current``; ``stale`` where that is another."""
-        return self.state if self.key == current else "stale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +261,7 @@ class EngineStore:
             return self._write(replace(self.entry(digest), state="rejected", reason=reason, report=report))
 
     def entries(self) -> list[Entry]:
-        """Every entry that is what we wrote, newest first; what is not is set aside."""
+        """Every entry that is what we wrote and can be read, newest first; what is not ours is set aside."""
         found = []
         for folder in self._entries.iterdir():
             if not _DIGEST.fullmatch(folder.name):
@@ -279,7 +275,7 @@ class EngineStore:
         """One entry.
 
         Raises:
-            BuildError: There is none, or it is not what we wrote; then it is set aside.
+            BuildError: There is none, it cannot be read now, or it is not what we wrote; then it is set aside.
         """
         if not _DIGEST.fullmatch(digest):
             raise BuildError(f"{digest[:80]!r} is no engine's digest")
@@ -290,20 +286,21 @@ class EngineStore:
                 raise BuildError(f"there is no engine {digest[:12]}; build it") from None
             raise self._set_aside(digest, f"{_ENTRY} is missing") from None
         except BuildError as error:
+            if error.kind == "unreadable":
+                raise
             raise self._set_aside(digest, str(error)) from error
 
-    def ready(self, package_digest: str, flavour: str, precision: str, *, key: EngineKey | None = None) -> Entry | None:
+    def ready(self, package_digest: str, flavour: str, precision: str) -> Entry | None:
         """The newest accepted engine of a package.
 
         Args:
             package_digest: ``Package.digest``.
             flavour: What shall run it.
             precision: Of its graph.
-            key: As it would be built now: an engine for another driver, library or GPU is stale and not given.
         """
         for entry in self.entries():
             wanted = (entry.key.package_digest, entry.flavour, entry.precision) == (package_digest, flavour, precision)
-            if wanted and entry.state == "ready" and (key is None or key == entry.key):
+            if wanted and entry.state == "ready":
                 return entry
         return None
 
@@ -311,7 +308,8 @@ class EngineStore:
         """The plans of an entry's stages, each checked: only these bytes may be given to a runtime.
 
         Raises:
-            BuildError: Kind ``integrity``: entry or plan are not what we wrote; the entry is set aside.
+            BuildError: Kind ``integrity``: entry or plan are not what we wrote; the entry is set aside. Kind
+                ``unreadable``: the system cannot read them now; the entry stays.
         """
         held = self.entry(entry.digest)
         plans = []
@@ -322,6 +320,8 @@ class EngineStore:
             except FileNotFoundError:
                 raise self._set_aside(held.digest, f"{name} is missing") from None
             except BuildError as error:
+                if error.kind == "unreadable":
+                    raise
                 raise self._set_aside(held.digest, str(error)) from error
             if len(plan) != size or not sealed.same(self._plan_mac(held.digest, index, plan), wanted):
                 raise self._set_aside(held.digest, f"{name} is not what was built here: its MAC does not match")

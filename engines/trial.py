@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.child import Limits, Progress, run_limited
+from engines.child import LIBRARIES_MB, Limits, Progress, run_limited
 from engines.errors import ChildError, ContentError, PackageError, SessionError
 from engines.package import Package, load_package
 from engines.signing import PublicKey, load_public
@@ -24,8 +24,6 @@ _MIN_RUNS = 5
 _MAX_RUNS = 40
 #: Once every case ran, no run begins after this.
 _ENOUGH_S = 10.0
-#: What libraries map into the child besides the package's own memory.
-_LIBRARIES_MB = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,12 @@ class TrialReport:
 
 
 def try_package(
-    folder: Path, keys: Sequence[PublicKey], *, threads: int = 1, trusted: bool = False, limit_s: float = 600.0
+    package: Package, keys: Sequence[PublicKey], *, threads: int = 1, trusted: bool = False, limit_s: float = 600.0
 ) -> TrialReport:
     """Run a package's golden cases in a limited child. The package has passed ``engines.gate`` before.
 
     Args:
-        folder: The package's folder.
+        package: A loaded package.
         keys: Whose signatures count.
         threads: Threads within one operator, as the worker would use.
         trusted: For makers, who try before they sign.
@@ -53,15 +51,14 @@ def try_package(
     Raises:
         PackageError: A golden case fails, or the package is over its own limits or this time.
     """
-    package = load_package(folder, keys=keys, trusted=trusted)
     request = {
-        "folder": str(folder),
+        "folder": str(package.path),
         "keys": [key.pem() for key in keys],
         "trusted": trusted,
         "digest": package.digest,
         "threads": threads,
     }
-    memory_mb = _LIBRARIES_MB + 2 * math.ceil(package.manifest.limits.memory_mb)
+    memory_mb = LIBRARIES_MB + 2 * math.ceil(package.manifest.limits.memory_mb)
     limits = Limits(wall_s=limit_s, cpu_s=limit_s * max(1, threads), memory_mb=memory_mb)
     try:
         answer = run_limited("engines.trial", request, limits)
@@ -70,9 +67,9 @@ def try_package(
             "timeout": f"its golden cases take longer than {limit_s:g} s",
             "memory": f"its golden cases take far more than limits.memory_mb ({package.manifest.limits.memory_mb:g})",
         }.get(error.fault, "its golden cases end the process that runs them")
-        raise PackageError(f"{folder}: refused: {why} ({error})") from error
+        raise PackageError(f"{package.path}: refused: {why} ({error})") from error
     if "refused" in answer:
-        raise PackageError(f"{folder}: {answer['refused']}")
+        raise PackageError(f"{package.path}: {answer['refused']}")
     return TrialReport(**answer)
 
 
@@ -99,13 +96,13 @@ def _measure(package: Package, threads: int, progress: Progress) -> dict[str, An
     from engines.golden import check_golden, golden_cases
     from engines.pipeline import Pipeline
 
-    cases = golden_cases(package)
+    cases = list(golden_cases(package))
     if not cases:
         raise PackageError("has no golden case, so this box cannot try it; ask its maker for golden/golden.json")
     before = _memory_mb("VmRSS")
     with Pipeline(package, threads=threads) as pipeline:
         pipeline.warmup()
-        check_golden(pipeline)
+        check_golden(pipeline, cases)
         spent: list[float] = []
         begun = time.monotonic()
         turns = itertools.cycle(cases)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from engines.message import Message
 
-FloatArray = NDArray[np.float32]
 #: Tensors by the names that the ONNX graph gives them.
 Tensors = dict[str, NDArray[Any]]
 

@@ -27,6 +27,8 @@ from appliance.cli.engine_work import (
     direct_build,
     entry_named,
     entry_row,
+    precision_here,
+    serving,
     store_of,
 )
 from appliance.store import Store
@@ -69,10 +71,10 @@ def build(
 ) -> None:
     """Build an engine and prove it. On a running box its worker does it, and studies go on; Ctrl-C cancels."""
     config = read_config(config_path, site)
-    flavour, precision = backend or config.engines.backend, precision or config.engines.precision
+    flavour = backend or config.engines.backend
     if is_running(config) and not capabilities:
         with opened(config) as store:
-            answer = _ask(store, package, flavour, precision)
+            answer = _ask(store, package, flavour, precision or precision_here(config, store, package))
     else:
         answer = direct_build(config, package, flavour, precision, capabilities, _say)
     if as_json:
@@ -85,6 +87,7 @@ def _ask(store: Store, package: str, flavour: str, precision: str) -> dict[str, 
     """Have the daemon's worker build, and follow the journal until it has ended."""
     cursor = store.journal.last_seq()
     store.engines.ask_build(package, flavour, precision, me())
+    is_cancelled = False
     while True:
         try:
             store.journal.wait(cursor, 1.0)
@@ -99,7 +102,10 @@ def _ask(store: Store, package: str, flavour: str, precision: str) -> dict[str, 
                     raise EngineFailed(f"no engine was built ({body['cause']}): {body['why']}")
                 _say(body["step"], body["share"])
         except KeyboardInterrupt:
-            click.echo("cancelling ...", err=True)
+            if is_cancelled:
+                raise
+            is_cancelled = True
+            click.echo("cancelling ...; once more, to leave without waiting for its end", err=True)
             store.engines.ask_cancel(me())
 
 
@@ -204,7 +210,7 @@ def inspect(digest: str, config_path: Path, site: Path | None, as_json: bool) ->
 @config_option
 @json_option
 def gc(keep: int | None, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Remove old engines; the newest accepted ones stay."""
+    """Remove old engines; the newest accepted ones stay, and those that serve."""
     config = read_config(config_path, site)
-    gone = store_of(config).gc(keep=keep or config.engines.keep)
+    gone = store_of(config).gc(keep=keep or config.engines.keep, serving=serving(config))
     print_json({"removed": gone}) if as_json else click.echo(f"{len(gone)} engines removed")

@@ -9,6 +9,7 @@ import click
 from appliance.cli.common import Exit, config_option, json_option, print_json, print_table, read_config
 from appliance.cli.engine_work import BACKEND, PRECISION, EngineFailed, case_lines, package_named, store_of
 from appliance.config import Config
+from appliance.triage.engines import wished_precision
 from engines.accept import accept
 from engines.errors import EngineError
 from engines.measure import measure
@@ -24,7 +25,7 @@ def _accepted(
     config: Config, package: Package, backend: str | None, precision: str | None
 ) -> tuple[EngineStore, Entry]:
     store = store_of(config)
-    flavour, precision = backend or config.engines.backend, precision or config.engines.precision
+    flavour, precision = backend or config.engines.backend, precision or wished_precision(config, package.manifest)
     entry = store.ready(package.digest, flavour, precision)
     if entry is None:
         msg = f"{package.name} has no accepted engine {flavour} {precision}; build it with 'scanside engine build'"

@@ -11,11 +11,14 @@ import click
 from appliance.cli.common import NotAllowed, opened
 from appliance.config import Config
 from appliance.errors import ApplianceError, NotFoundError
+from appliance.store import Store
 from appliance.store.package_files import PackageFiles
+from appliance.triage.engine_messages import Precision
+from appliance.triage.engines import wished_precision
 from appliance.triage.packages import trusted_keys
 from engines.build import build_engine, build_limits
 from engines.errors import EngineError
-from engines.package import Package, bundled_packages, load_package
+from engines.package import Package, bundled_packages, load_package, parse_manifest
 from engines.prove import prove_engine, prove_limits
 from engines.store import EngineStore, Entry
 
@@ -75,6 +78,29 @@ def package_named(config: Config, name: str) -> Package:
     raise NotFoundError(msg)
 
 
+def precision_here(config: Config, store: Store, name: str) -> Precision:
+    """The precision in which a package runs on this box, by ``name`` or ``name@version``; as configured if it does not.
+
+    Raises:
+        EngineFailed: This software no longer understands the package.
+    """
+    for row in store.packages.all():
+        if row.runs and name in (row.name, f"{row.name}@{row.version}"):
+            try:
+                return wished_precision(config, parse_manifest(store.packages.manifest(row.id).encode(), name))
+            except EngineError as error:
+                raise EngineFailed(str(error)) from error
+    return config.engines.precision
+
+
+def serving(config: Config) -> set[str]:
+    """Digests of the engines that serve on this box, or did until it was stopped."""
+    if not (config.state_path / "scanside.db").exists():
+        return set()
+    with opened(config) as store:
+        return store.engines.serving()
+
+
 def entry_named(config: Config, digest: str) -> tuple[EngineStore, Entry]:
     """An engine by the beginning of its digest.
 
@@ -106,7 +132,7 @@ def direct_build(
     config: Config,
     name: str,
     flavour: str,
-    precision: str,
+    precision: str | None,
     capabilities: tuple[str, ...],
     say: Callable[[str, float | None], None],
 ) -> dict[str, Any]:
@@ -120,7 +146,7 @@ def direct_build(
     try:
         entry = build_engine(
             package,
-            precision=precision,
+            precision=precision or wished_precision(config, package.manifest),
             flavour=flavour,
             store=store,
             compute_capabilities=capabilities,

@@ -77,10 +77,10 @@ def evaluate(
     from appliance.triage.evaluation_truth import match, read_truth
     from engines.signing import load_public
 
-    try:
-        keys = [load_public(path) for path in trust]
-        with tempfile.TemporaryDirectory(prefix="scanside-") as scratch:
-            opened, trusted = _open(package, keys, Path(scratch), unsigned=unsigned)
+    with tempfile.TemporaryDirectory(prefix="scanside-") as scratch:
+        try:
+            keys = [load_public(path) for path in trust]
+            opened, trusted = _open(package, keys, scratch, unsigned=unsigned)
             rows = read_truth(_text(truth_file), [finding.id for finding in opened.manifest.findings])
             found, others = find_studies(folder)
             if not found:
@@ -96,13 +96,13 @@ def evaluate(
                 threads=threads or len(os.sched_getaffinity(0)),
                 on_done=lambda done: _tell(done, len(found)),
             )
-    except PackageError as error:
-        faults = str(error).splitlines()
-        if as_json:
-            print_json({"package": package, "faults": faults, "exit": int(Exit.CHECK_FAILED)})
-        else:
-            click.echo("\n".join(f"Error: {line}" for line in faults), err=True)
-        ctx.exit(int(Exit.CHECK_FAILED))
+        except PackageError as error:
+            faults = str(error).replace(str(_unpacked(scratch)), package).splitlines()
+            if as_json:
+                print_json({"package": package, "faults": faults, "exit": int(Exit.CHECK_FAILED)})
+            else:
+                click.echo("\n".join(f"Error: {line}" for line in faults), err=True)
+            ctx.exit(int(Exit.CHECK_FAILED))
     cases, unmatched, without_truth = match(rows, ran.studies)
     report = evaluate_cases(opened.manifest, ran.studies, cases, studies_a_day=studies_a_day)
     rest = _Rest(rows=len(rows), unmatched=unmatched, without_truth=without_truth, others=others)
@@ -113,7 +113,7 @@ def evaluate(
     _print_rest(ran, rest, listed=listed)
 
 
-def _open(package: str, keys: list[PublicKey], scratch: Path, *, unsigned: bool) -> tuple[Package, bool]:
+def _open(package: str, keys: list[PublicKey], scratch: str, *, unsigned: bool) -> tuple[Package, bool]:
     """The package once it has passed the gate, and whether its signature is not asked for."""
     from engines.archive import unpack
     from engines.gate import gate_package
@@ -126,13 +126,18 @@ def _open(package: str, keys: list[PublicKey], scratch: Path, *, unsigned: bool)
     if not path.exists():
         msg = f"{package} is neither a folder nor an archive nor one of {', '.join(sorted(bundled)) or 'no packages'}"
         raise NotFoundError(msg)
-    folder = path if path.is_dir() else unpack(path, scratch / "package")
+    folder = path if path.is_dir() else unpack(path, _unpacked(scratch))
     if folder.resolve() in bundled.values():
         return load_package(folder), False
     if not keys and not unsigned:
         raise click.UsageError("name the maker's key with --trust, or say --unsigned")
     gate_package(folder, keys, trusted=unsigned)
     return load_package(folder, keys=keys, trusted=unsigned), unsigned
+
+
+def _unpacked(scratch: str) -> Path:
+    """Where an archive's files lie; for the person they lie in the archive."""
+    return Path(scratch, "package")
 
 
 def _text(path: Path) -> str:

@@ -137,7 +137,7 @@ class Analyses:
         )
         predecessor = older[-1]["id"] if older else None
         late = plan.late
-        if older and older[-1]["state"] == "queued" and self._inputs_in(tx, older[-1]["id"]) == plan.inputs:
+        if older and older[-1]["state"] == "queued" and _inputs(tx, older[-1]["id"]) == plan.inputs:
             # Another version takes over what only waited: it is no revision of anything, and backlog stays backlog.
             predecessor = older[-1]["predecessor"]
             late = late or bool(older[-1]["late"])
@@ -180,10 +180,10 @@ class Analyses:
         return analysis_id
 
     def open(self) -> list[Queued]:
-        """Analyses that are queued or running, oldest first."""
+        """Analyses that wait for the worker, oldest first."""
         rows = self._db.all(
             "SELECT a.*, s.worker_deaths FROM analysis a JOIN study s ON s.id = a.study_id"
-            " WHERE a.state = 'queued' ORDER BY a.id"
+            " WHERE a.state <> 'done' AND a.state = 'queued' ORDER BY a.id"
         )
         return [
             Queued(
@@ -198,16 +198,11 @@ class Analyses:
                 attempt=row["attempt"],
                 ready_mono=row["ready_mono"] if row["boot"] == self._db.boot else 0.0,
                 deadline_s=row["deadline_s"],
-                inputs=self.inputs(row["id"]),
+                inputs=_inputs(self._db, row["id"]),
                 worker_deaths=row["worker_deaths"],
             )
             for row in rows
         ]
-
-    def inputs(self, analysis_id: int) -> dict[str, int]:
-        """Input role: revision id of an analysis."""
-        rows = self._db.all("SELECT role, revision_id FROM analysis_input WHERE analysis_id = ?", (analysis_id,))
-        return {row["role"]: row["revision_id"] for row in rows}
 
     def of_study(self, study_id: int, role: Role = Role.LIVE) -> dict[str, AnalysisResult | None]:
         """Package: result of its not superseded analysis, None while that is open.
@@ -322,7 +317,7 @@ class Analyses:
                     notify=row["notify"],
                     intended_use=row["intended_use"],
                     deadline_s=row["deadline_s"],
-                    inputs=self._inputs_in(tx, row["id"]),
+                    inputs=_inputs(tx, row["id"]),
                     late=True,
                 )
                 self._queue(tx, row["study_id"], plan)
@@ -362,12 +357,13 @@ class Analyses:
 
     def recover(self) -> int:
         """After a start: what was in a worker goes back to the queue. Idempotent. Returns how many."""
-        rows = self._db.all("SELECT id FROM analysis WHERE state = 'running'")
+        rows = self._db.all("SELECT id FROM analysis WHERE state <> 'done' AND state = 'running'")
         for row in rows:
             self.return_to_queue(row["id"], "the daemon was restarted", worker_died=False)
         return len(rows)
 
-    @staticmethod
-    def _inputs_in(tx: Transaction, analysis_id: int) -> dict[str, int]:
-        rows = tx.all("SELECT role, revision_id FROM analysis_input WHERE analysis_id = ?", (analysis_id,))
-        return {row["role"]: row["revision_id"] for row in rows}
+
+def _inputs(db: Database | Transaction, analysis_id: int) -> dict[str, int]:
+    """Input role: revision id of an analysis."""
+    rows = db.all("SELECT role, revision_id FROM analysis_input WHERE analysis_id = ?", (analysis_id,))
+    return {row["role"]: row["revision_id"] for row in rows}

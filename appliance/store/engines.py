@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from appliance.records import SYSTEM, Actor
 from appliance.store.database import Database
-from appliance.store.facts import Body, EngineBuildAsked, EngineCancelAsked
+from appliance.store.facts import Body, EngineBuildAsked, EngineCancelAsked, Kind
 
 
 class EngineFacts:
@@ -21,6 +23,14 @@ class EngineFacts:
     def ask_cancel(self, actor: Actor) -> None:
         """Ask the daemon to end the build that runs."""
         self._tell(EngineCancelAsked(), "", actor)
+
+    def serving(self) -> set[str]:
+        """Digests of the engines that serve, or did until the box was stopped, one of each package."""
+        rows = self._db.all(
+            "SELECT max(seq), body FROM journal WHERE study_id IS NULL AND kind IN (?, ?) GROUP BY subject",
+            (str(Kind.ENGINE_SERVES), str(Kind.ENGINE_FALLBACK)),
+        )
+        return {json.loads(row["body"])["engine_digest"] for row in rows}
 
     def tell(self, package: str, body: Body) -> None:
         """Journal what happened to an engine of a package."""

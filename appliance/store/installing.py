@@ -21,7 +21,7 @@ from engines.archive import unpack
 from engines.contents import MANIFEST_NAME, walk
 from engines.errors import EngineError, PackageError
 from engines.gate import GateReport, gate_package
-from engines.package import load_package
+from engines.package import Package, load_package
 from engines.signing import PublicKey
 from engines.trial import TrialReport, try_package
 
@@ -51,8 +51,8 @@ class Site:
     xray_deadline_s: float
     threads: int = 0
     gate: Callable[[Path, Sequence[PublicKey]], GateReport] = field(default=gate_package)
-    trial: Callable[[Path, Sequence[PublicKey], int], TrialReport] = field(
-        default=lambda folder, keys, threads: try_package(folder, keys, threads=threads)
+    trial: Callable[[Package, Sequence[PublicKey], int], TrialReport] = field(
+        default=lambda package, keys, threads: try_package(package, keys, threads=threads)
     )
 
 
@@ -109,8 +109,8 @@ def _checked(store: Store, files: PackageFiles, folder: Path, site: Site, source
     threads = site.threads or len(os.sched_getaffinity(0))
     if len(report.version) > _MAX_VERSION:
         raise PackageError(f"{source}: the version {report.version!r} is longer than {_MAX_VERSION} characters")
-    trial = site.trial(folder, site.keys, threads)
     package = load_package(folder, keys=site.keys)
+    trial = site.trial(package, site.keys, threads)
     is_ct = any("CT" in feed.input.modality for feed in package.manifest.inputs)
     deadline_s = site.ct_deadline_s if is_ct else site.xray_deadline_s
     if trial.p95_ms > deadline_s * 1000 / 2:

@@ -105,6 +105,9 @@ class Journal:
         Returns:
             How many rows went.
         """
+        first = self._db.one("SELECT at FROM journal ORDER BY seq LIMIT 1")
+        if first is None or _midnight_after(first["at"]) > before:
+            return 0  # before the query below, which reads the whole journal
         newest = self._db.one("SELECT max(at) AS at FROM journal WHERE kind = ?", (str(Kind.JOURNAL_PRUNED),))
         if newest is not None and newest["at"] and self._db.clock.now() - from_iso(newest["at"]) < _BETWEEN_PRUNINGS:
             return 0
@@ -115,8 +118,7 @@ class Journal:
             first = tx.one("SELECT seq, at FROM journal ORDER BY seq LIMIT 1")
             if first is None:
                 return 0
-            day = from_iso(first["at"]).replace(hour=0, minute=0, second=0, microsecond=0)
-            end = day + timedelta(days=1)
+            end = _midnight_after(first["at"])
             later = tx.one(
                 "SELECT seq FROM journal WHERE seq > ? AND at >= ? ORDER BY seq LIMIT 1", (first["seq"], iso(end))
             )
@@ -129,7 +131,7 @@ class Journal:
             last = tx.one("SELECT hash FROM journal WHERE seq = ?", (through,))
             count = tx.execute("DELETE FROM journal WHERE seq <= ?", (through,)).rowcount
             if last is not None:
-                tx.journal(JournalPruned(day=f"{day:%Y-%m-%d}", rows=count, through=through, hash=last["hash"]))
+                tx.journal(JournalPruned(day=first["at"][:10], rows=count, through=through, hash=last["hash"]))
             return count
 
     def _rows(self) -> Iterator[Any]:
@@ -149,6 +151,11 @@ class Journal:
             tx.execute(
                 "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (reader) DO UPDATE SET seq = excluded.seq", (reader, seq)
             )
+
+
+def _midnight_after(at: str) -> datetime:
+    """The end of the day that holds a row's time."""
+    return from_iso(at).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
 def _fact(row: Any) -> Fact:

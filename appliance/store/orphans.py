@@ -7,11 +7,13 @@ from typing import Any
 from appliance.records import AnalysisResult, Detail, Outcome, Reason, Role
 from appliance.store.database import Database, Transaction
 from appliance.store.ending import Owing, end_analysis
+from appliance.store.revisions import LOOK_AGAIN
 from appliance.store.settle import settle_study
 
 _ORPHANS = (
     "SELECT a.id, a.study_id, a.package, a.role, EXISTS (SELECT 1 FROM package p WHERE p.name = a.package"
-    " AND p.state = 'live') AS has_heir FROM analysis a WHERE a.state = 'queued' AND a.superseded_by IS NULL"
+    " AND p.state = 'live') AS has_heir FROM analysis a WHERE a.state <> 'done' AND a.state = 'queued'"
+    " AND a.superseded_by IS NULL"
     # A package that the table does not hold at all is a test's, or older than the table.
     " AND EXISTS (SELECT 1 FROM package p WHERE p.name = a.package)"
     " AND NOT EXISTS (SELECT 1 FROM package p WHERE p.name = a.package AND p.version = a.package_version"
@@ -34,9 +36,9 @@ def hand_over(tx: Transaction, stream: str, owed: Owing) -> int:
     for row in rows:
         if row["has_heir"] and row["role"] == Role.LIVE:
             tx.execute(
-                "UPDATE revision SET routed = 2 WHERE routed = 1 AND id IN"
+                "UPDATE revision SET routed = ? WHERE routed = 1 AND id IN"
                 " (SELECT revision_id FROM analysis_input WHERE analysis_id = ?)",
-                (row["id"],),
+                (LOOK_AGAIN, row["id"]),
             )
         else:
             _end(tx, stream, owed, row, _replaced_result(row["package"]))
@@ -53,7 +55,7 @@ def withdraw_analyses(tx: Transaction, stream: str, owed: Owing, package: str, v
     """End everything that waits for, or is in, a version that was withdrawn. Returns how many."""
     rows = tx.all(
         "SELECT id, study_id, package, role FROM analysis WHERE package = ? AND package_version = ?"
-        " AND state IN ('queued', 'running') AND superseded_by IS NULL",
+        " AND state <> 'done' AND superseded_by IS NULL",
         (package, version),
     )
     for row in rows:

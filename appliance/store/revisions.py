@@ -231,7 +231,7 @@ class Revisions:
         """Ids of studies with revisions that routing has not seen, oldest first."""
         rows = self._db.all(
             "SELECT DISTINCT s.study_id FROM revision r JOIN series s ON s.id = r.series_id"
-            " WHERE r.routed <> 1 ORDER BY r.id"
+            " WHERE r.routed <> 1 ORDER BY +r.id"  # the +: through the index of unrouted ones
         )
         return [row["study_id"] for row in rows]
 

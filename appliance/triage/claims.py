@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -54,13 +55,22 @@ def unclaimed(wanted: Input, header: Header) -> str | None:
     if header.sop_class_uid not in wanted.sop_classes or (header.modality and header.modality not in wanted.modality):
         return "other modality"
     envelope = wanted.envelope
-    text = f"{header.protocol_name} {header.series_description} {header.study_description}"
     if header.body_part_examined:
         if envelope.body_parts and header.body_part_examined.upper() not in envelope.body_parts:
             return "other body part"
-    elif any(re.search(pattern, text, re.IGNORECASE) for pattern in envelope.refuse_protocol_patterns):
+    elif _protocol_speaks(envelope.refuse_protocol_patterns, header):
         return "other body part"
     return None
+
+
+def speaks_for_part(envelope: Envelope, header: Header) -> bool:
+    """Whether the header of a claimed series names a body part of the envelope, rather than leave it to the content."""
+    return bool(header.body_part_examined) or _protocol_speaks(envelope.protocol_patterns, header)
+
+
+def _protocol_speaks(patterns: Iterable[str], header: Header) -> bool:
+    text = f"{header.protocol_name} {header.series_description} {header.study_description}"
+    return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
 
 
 def envelope_faults(envelope: Envelope, header: Header, images: int) -> list[Detail]:

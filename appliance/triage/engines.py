@@ -54,11 +54,16 @@ NOT_BUILT = "ENGINE_NOT_BUILT"
 _DETAIL = 500
 
 
+def wished_precision(config: Config, manifest: Manifest) -> Precision:
+    """The precision in which a package should run: as configured, where it has that one."""
+    return config.engines.precision if config.engines.precision in manifest.precisions else "fp32"
+
+
 def engine_wish(config: Config, manifest: Manifest) -> EngineWish | None:
     """On which engine a package should run; None: on ONNX Runtime with its own graph, or on a KServe server."""
     if runs_on_kserve(config, manifest.name):
         return None
-    precision = config.engines.precision if config.engines.precision in manifest.precisions else "fp32"
+    precision = wished_precision(config, manifest)
     if (config.engines.backend, precision) == ("onnxruntime", "fp32"):
         return None
     return EngineWish(store=str(config.engines_path.absolute()), flavour=config.engines.backend, precision=precision)
@@ -92,7 +97,8 @@ class EnginesStage:
         self._bench = bench
         self._cursor = bench.store.journal.last_seq()
         self._asked: deque[_Order] = deque()
-        self._running: _Order | None = None
+        #: What was ordered last: the worker tells of a build's steps by the package alone.
+        self._ordered: _Order | None = None
         self._failures: dict[_Order, _Failures] = {}
         self._checked_mono: dict[str, float] = {}
         self._told: dict[str, tuple[str, str]] = {}
@@ -100,13 +106,16 @@ class EnginesStage:
 
     def step(self) -> bool:
         """Take the worker's news and people's wishes, order what is due."""
+        # Before the news: the end of a build that runs no longer is among them.
+        is_building = self._bench.link.is_building
         for news in self._bench.link.engine_news():
             self._take(news)
         self._take_asks()
         if not self._bench.link.is_ready:
             return False
         try:
-            self._order_build()
+            if not is_building:
+                self._order_build()
             self._order_check()
         except WorkerLost:
             return False
@@ -121,7 +130,8 @@ class EnginesStage:
         self._cursor = asked[-1].seq if asked else last
         for fact in asked:
             if fact.kind is Kind.ENGINE_CANCEL_ASKED:
-                self._asked.clear()
+                while self._asked:
+                    self._rejected(self._asked.popleft(), "cancelled", "it was cancelled before it began")
                 self._bench.link.cancel_build()
                 continue
             order = _Order(fact.body["package"], fact.body["flavour"], fact.body["precision"])
@@ -131,9 +141,7 @@ class EnginesStage:
                 self._rejected(order, "unknown", f"{order.package} does not run on this box")
 
     def _order_build(self) -> None:
-        if self._running is not None:
-            return
-        order = self._asked.popleft() if self._asked else self._lacking()
+        order = self._asked[0] if self._asked else self._lacking()
         if order is None:
             return
         settings = self._bench.config.engines
@@ -147,7 +155,9 @@ class EnginesStage:
             keep=settings.keep,
         )
         self._bench.link.build(message)
-        self._running = order
+        if self._asked:
+            self._asked.popleft()
+        self._ordered = order
         self._share = ("", -1)
         self._building(order, "lower", 0.0)
 
@@ -155,8 +165,8 @@ class EnginesStage:
         """The next engine that a loaded package lacks and whose build is due."""
         now = self._bench.clock.monotonic()
         for name, loaded in self._bench.link.loaded.items():
-            wish = self._wish(name)
-            if wish is None or not loaded.lacks_engine:
+            wish = self._wish(name) if loaded.lacks_engine else None
+            if wish is None:
                 continue
             order = _Order(name, wish.flavour, wish.precision)
             due = self._failures.get(order, _Failures()).next_mono
@@ -186,12 +196,10 @@ class EnginesStage:
         if isinstance(news, Loaded):
             self._loaded(news)
         elif isinstance(news, Building):
-            if self._running is not None:
-                self._building(self._running, news.step, news.share)
+            if self._ordered is not None:
+                self._building(self._ordered, news.step, news.share)
         elif isinstance(news, Built):
-            order = _Order(news.package, news.flavour, news.precision)
-            self._running = None
-            self._failures.pop(order, None)
+            self._failures.pop(_Order(news.package, news.flavour, news.precision), None)
             fact = EngineReady(
                 package=news.package,
                 engine_digest=news.engine_digest,
@@ -203,7 +211,6 @@ class EnginesStage:
             store.engines.tell(news.package, fact)
             store.issues.clear(NOT_BUILT, news.package)
         elif isinstance(news, NotBuilt):
-            self._running = None
             self._rejected(_Order(news.package, news.flavour, news.precision), news.kind, news.message)
         elif isinstance(news, Checked):
             self._checked(news.package, news.engine_digest, ok=news.ok, why=news.message)
@@ -213,7 +220,7 @@ class EnginesStage:
 
     def _loaded(self, news: Loaded) -> None:
         """Another engine serves, or the worker is new."""
-        store, wish = self._bench.store, self._wish(news.package)
+        store = self._bench.store
         self._checked_mono[news.package] = self._bench.clock.monotonic()
         before, self._told[news.package] = self._told.get(news.package), (news.engine_digest, news.fallback)
         if before == self._told[news.package]:
@@ -227,7 +234,7 @@ class EnginesStage:
         for code in (FALLBACK, DEGRADED):
             store.issues.clear(code, news.package)
         on_server = self._is_on_server(news.package)
-        if not news.fallback or (wish is None and not on_server):
+        if not news.fallback or (self._wish(news.package) is None and not on_server):
             store.engines.tell(news.package, EngineServes(**serves))
             return
         why = news.fallback[:_DETAIL]

@@ -35,7 +35,6 @@ class Evaluated:
         scores: By finding id; empty where there is a reason.
         reason: Why it was not analysed, or ``not_applicable``; empty where there are scores.
         detail: In English, beside the reason.
-        files: How many it consists of.
     """
 
     names: tuple[str, ...]
@@ -44,7 +43,6 @@ class Evaluated:
     scores: dict[str, float]
     reason: str = ""
     detail: str = ""
-    files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,7 @@ def run_studies(
     ended: list[Evaluated | None] = []
     jobs: list[dict[str, Any]] = []
     for index, study in enumerate(studies):
-        planned = _plan(package.manifest, study)
+        planned = plan_inputs(package.manifest, study)
         ended.append(planned if isinstance(planned, Evaluated) else None)
         if not isinstance(planned, Evaluated):
             jobs.append({"index": index, **planned})
@@ -168,11 +168,10 @@ def _run_child(
 
 def blank(study: FoundStudy) -> Evaluated:
     """A study that nothing is known of yet."""
-    files = sum(len(paths) for _, paths in study.series)
-    return Evaluated(names=study.names, source=study.source, date=study.date, scores={}, files=files)
+    return Evaluated(names=study.names, source=study.source, date=study.date, scores={})
 
 
-def _plan(manifest: Manifest, study: FoundStudy) -> Evaluated | dict[str, Any]:
+def plan_inputs(manifest: Manifest, study: FoundStudy) -> Evaluated | dict[str, Any]:
     """The files of each input by the daemon's own routing, and the time for them; or how the study ends without."""
     revisions = [
         Revision(

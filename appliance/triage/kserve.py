@@ -9,10 +9,9 @@ from pathlib import Path
 from appliance.config import Config, KServe
 from appliance.errors import ConfigError
 from appliance.triage.engine_messages import KServeWish
+from appliance.triage.message_base import MAX_PEM
 from engines.backends.kserve import KServeServer
 from engines.manifest import Manifest
-
-_MAX_PEM_BYTES = 256 * 1024
 
 
 def runs_on_kserve(config: Config, package: str) -> bool:
@@ -37,7 +36,7 @@ def kserve_server(section: KServe) -> KServeServer:
     """The server with its certificates as text: the worker, which opens sessions, cannot read the configuration.
 
     Raises:
-        ConfigError: A certificate or key cannot be read, or is none.
+        ConfigError: A certificate or key cannot be read, is too long, or is none.
     """
     tls = section.tls
     if tls is None:
@@ -57,10 +56,13 @@ def _pem(key: str, path: Path | None) -> str:
         return ""
     try:
         with path.open("rb") as file:
-            text = file.read(_MAX_PEM_BYTES).decode("ascii")
+            text = file.read(MAX_PEM + 1).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"kserve.tls.{key}: {path} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise ConfigError(msg) from error
+    if len(text) > MAX_PEM:
+        msg = f"kserve.tls.{key}: {path} is longer than {MAX_PEM // 1024} KiB; name a file for this server alone"
+        raise ConfigError(msg)
     if "-----BEGIN " not in text:
         msg = f"kserve.tls.{key}: {path} holds no PEM; convert it with openssl"
         raise ConfigError(msg)

@@ -15,7 +15,7 @@ from appliance.records import AnalysisResult, Detail, Header, Outcome, Reason, R
 from appliance.store.analyses import LeftOut, Plan
 from appliance.store.orphans import withdrawn_result
 from appliance.store.revisions import Owed, Revision
-from appliance.triage.claims import envelope_faults, has_contrast, plane, shows, unclaimed
+from appliance.triage.claims import envelope_faults, has_contrast, plane, shows, speaks_for_part, unclaimed
 from engines.manifest import Input, Manifest, Preference
 
 
@@ -139,10 +139,14 @@ def _out_of_envelope(faults: list[Detail]) -> AnalysisResult | None:
 
 
 def _rank(wanted: Input, revision: Revision) -> tuple[float, ...]:
-    """Lower is better: inside the envelope, then the package's rules in order, then more images, then the older."""
+    """Lower is better.
+
+    Inside the envelope, then the body part named, then the package's rules in order, then more images, then the older.
+    """
     faults = len(envelope_faults(wanted.envelope, revision.header, revision.images))
+    is_silent = not speaks_for_part(wanted.envelope, revision.header)
     rules = tuple(_preference(rule, revision.header) for rule in wanted.series_preference)
-    return (float(faults), *rules, -float(revision.images), float(revision.id))
+    return (float(faults), float(is_silent), *rules, -float(revision.images), float(revision.id))
 
 
 def _preference(rule: Preference, header: Header) -> float:

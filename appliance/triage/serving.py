@@ -23,7 +23,7 @@ from engines.errors import SessionError
 from engines.golden import check_golden
 from engines.package import Package
 from engines.pipeline import Pipeline
-from engines.session import Session, open_session
+from engines.session import Session, open_sessions
 from engines.store import EngineStore, Entry
 
 #: Spot checks that fail in a row before an engine is given up.
@@ -211,15 +211,7 @@ class OpenPackage:
             store.reject(entry.digest, f"its spot check failed {TRIES} times in a row: {why}", entry.report)
 
     def _reference(self) -> tuple[Session, ...]:
-        opened: list[Session] = []
-        try:
-            for index in range(len(self.package.manifest.stages)):
-                backend = self._plan.backend
-                opened.append(open_session(self.package, index, backend=backend, threads=self._plan.threads))
-        except BaseException:
-            _close(tuple(opened))
-            raise
-        return tuple(opened)
+        return open_sessions(self.package, backend=self._plan.backend, threads=self._plan.threads)
 
     def _prove_reference(self) -> None:
         """The known answer, and the warm-up: the first study is not slower than the second."""

@@ -16,8 +16,9 @@ from appliance.store.facts import Kind
 from appliance.triage.availability import WorkerPolicy
 from appliance.triage.claims import series_kind, unclaimed
 from appliance.triage.order import is_overdue, next_analysis
-from appliance.triage.packages import Now, Running, RunningPackages, owed_results
+from appliance.triage.packages import Now, RunningPackages, owed_results
 from appliance.triage.protocol import Failed, InstanceRef, SeriesInput
+from appliance.triage.requirements import standing
 from appliance.triage.routing import Candidate, plan_study
 from appliance.triage.verdict import decide
 from appliance.triage.worker_client import WorkerLink
@@ -238,9 +239,9 @@ class RunStage:
         running = self._now.of(one.package, one.package_version)
         if running is None:
             return
-        caveats, refusal = self._requirements(one, running)
-        if refusal:
-            self._end(one, Reason.QUALITY, *refusal)
+        required = standing(running.package.manifest.requires, bench.store.analyses.of_study(one.study_id, one.role))
+        if required.refusal:
+            self._end(one, Reason.QUALITY, *required.refusal)
             return
         if one.attempt >= _ATTEMPTS or one.worker_deaths >= _DEATHS:
             self._end(one, Reason.FAILED, Detail("the analysis was cut short repeatedly"))
@@ -279,7 +280,9 @@ class RunStage:
                 numbers=answer.numbers,
             )
         else:
-            result = decide(running.package.manifest, answer, running.operating_points, hops_ms=hops, caveats=caveats)
+            result = decide(
+                running.package.manifest, answer, running.operating_points, hops_ms=hops, caveats=required.caveats
+            )
         bench.finish(one.id, one.package, result, late=is_overdue(one, ended))
         for revision_id in set(one.inputs.values()) - wanted_later:
             bench.link.drop(str(bench.store.revisions.get(revision_id).series_id))
@@ -287,26 +290,6 @@ class RunStage:
     def _end(self, one: Queued, reason: Reason, *details: Detail) -> None:
         result = AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=reason, details=details)
         self._bench.finish(one.id, one.package, result)
-
-    def _requirements(self, one: Queued, running: Running) -> tuple[tuple[Detail, ...], tuple[Detail, ...]]:
-        """Caveats that follow from required packages, and why the analysis must not run at all."""
-        results = self._bench.store.analyses.of_study(one.study_id, one.role)
-        caveats: list[Detail] = []
-        for requirement in running.package.manifest.requires:
-            result = results.get(requirement.package)
-            passed = result is not None and result.outcome is Outcome.NOTHING_FLAGGED and not result.warnings
-            if passed:
-                continue
-            warned = result.warnings if result is not None else ()
-            name = {"package": requirement.package}
-            if warned:
-                found = (Detail("{package}, which this analysis requires, warns", name), *warned)
-            else:
-                found = (Detail("{package}, which this analysis requires, gave no result", name),)
-            if requirement.on_fail == "not_analysed":
-                return (), found
-            caveats += found
-        return tuple(caveats), ()
 
     def _inputs(self, one: Queued) -> dict[str, SeriesInput]:
         store = self._bench.store
@@ -381,7 +364,7 @@ class PrefetchStage:
             header = bench.store.revisions.header(series_id)
             packages = [
                 one.key
-                for one in bench.packages.values()
+                for one in bench.packages.now().running.values()
                 if any(unclaimed(feed.input, header) is None for feed in one.package.manifest.inputs)
             ]
             wanted = bool(packages) and header.sop_class_uid in SLICE_CLASSES

@@ -171,15 +171,15 @@ class WorkerLink:
 
     @property
     def loaded(self) -> Mapping[str, Loaded]:
-        """The packages that serve now."""
-        worker = self._worker
-        return worker.loaded if worker is not None else {}
+        """The packages that serve at this moment."""
+        with self._changed:
+            return dict(self._worker.loaded) if self._worker is not None else {}
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """The packages that the present worker refused, with its message."""
-        worker = self._worker
-        return worker.refused if worker is not None else {}
+        """The packages that the present worker has refused, with its message."""
+        with self._changed:
+            return dict(self._worker.refused) if self._worker is not None else {}
 
     def serve(self, loads: Sequence[Load]) -> None:
         """Say which packages should be loaded from now on; a worker that runs loads and unloads the difference.
@@ -244,8 +244,9 @@ class WorkerLink:
             WorkerTimedOut: It took longer than ``limit_s``.
             WorkerLost: The worker ended before it answered, or none is ready.
         """
-        if package in self.refused:
-            refused = Detail("the AI package was refused: {why}", {"why": self.refused[package]})
+        why = self.refused.get(package)
+        if why is not None:
+            refused = Detail("the AI package was refused: {why}", {"why": why})
             return Failed(analysis_id=analysis_id, reason=Reason.AI_UNAVAILABLE, details=(refused,))
         question = Finish(analysis_id=analysis_id, package=package, inputs=dict(inputs), limit_s=limit_s, study=study)
         deadline = self._clock.monotonic() + limit_s + GRACE_S
@@ -304,6 +305,12 @@ class WorkerLink:
         with self._changed:
             self._ask(encode(build))
             self._engines.build = build
+
+    @property
+    def is_building(self) -> bool:
+        """Whether a build runs."""
+        with self._changed:
+            return self._engines.build is not None
 
     def cancel_build(self) -> None:
         """End the build that runs; ``engine_news`` tells its end."""

@@ -117,10 +117,6 @@ class CudaApi(Protocol):
     """One GPU for one thread. Every method raises ``CudaError``; sizes are bytes; host arrays are pinned."""
 
     @property
-    def name(self) -> Adapter:
-        """Which library, for doctor and the acceptance report."""
-
-    @property
     def graphs(self) -> CudaGraphs | None:
         """Where the library has graphs."""
 
@@ -172,11 +168,6 @@ class CudaProbe:
     adapter_version: str | None
     device: DeviceFacts | None
     reason: str | None
-
-    @property
-    def available(self) -> bool:
-        """Whether ``open_cuda`` would succeed."""
-        return self.device is not None
 
 
 def installed_adapter() -> Adapter | None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from engines.backends.cuda import (
     STICKY,
-    Adapter,
     ByteArray,
     CudaError,
     CudaGraphs,
@@ -32,8 +31,6 @@ _HOST_ALLOC_MAPPED = 2
 
 class CudaBindingsApi:
     """See ``CudaApi``."""
-
-    name: Adapter = "cuda-bindings"
 
     def __init__(self, module: Any, device: int = 0) -> None:
         """Make a device current in this thread.

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from engines.backends.cuda import (
-    Adapter,
     ByteArray,
     CudaError,
     CudaGraphs,
@@ -78,7 +77,6 @@ class _Driver(Protocol):
 class PycudaApi:
     """See ``CudaApi``. Without graphs: pycuda got them late, and enqueueing plainly gives the same numbers."""
 
-    name: Adapter = "pycuda"
     graphs: CudaGraphs | None = None
 
     def __init__(self, module: Any, device: int = 0) -> None:

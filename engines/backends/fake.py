@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import threading
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,14 +18,14 @@ import numpy as np
 from engines.backends.onnxruntime import OnnxRuntimeSession
 from engines.errors import SessionError
 from engines.package import Package
-from engines.session import TensorSpec, check_inputs, smallest_inputs
+from engines.session import Closing, TensorSpec, check_inputs, smallest_inputs
 from engines.types import Tensors
 
 Mode = Literal["ok", "nan", "inf", "constant", "crash", "hang", "memory", "error", "slow"]
 _HOG_BYTES = 64 * 1024 * 1024
 
 
-class FakeSession:
+class FakeSession(Closing):
     """Checks its use as strictly as a GPU would: inputs, one thread, no run after close."""
 
     backend = "fake"
@@ -97,16 +96,6 @@ class FakeSession:
         if threading.get_ident() != self._thread:
             raise SessionError("run from another thread than the one that opened the session")
         check_inputs(self.inputs, tensors)
-
-    def __enter__(self) -> FakeSession:  # noqa: PYI034 - Self came with Python 3.11
-        """Use as a context manager."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 def misbehave(mode: str, seconds: float = 0.0) -> None:

@@ -13,14 +13,13 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from engines.backends.breaker import Breaker
 from engines.errors import SessionError
-from engines.session import Session, TensorSpec, check_inputs, open_session, smallest_inputs
+from engines.session import Closing, Session, TensorSpec, all_or_none, check_inputs, open_session, smallest_inputs
 from engines.types import Tensors
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class KServeServer:
     server_name: str = ""
 
 
-class KServeSession:
+class KServeSession(Closing):
     """One stage's graph on a server, and here. One thread uses it."""
 
     def __init__(
@@ -161,16 +160,6 @@ class KServeSession:
             half_s = min(half_s, self._left_s() / 2)
         return self._remote.infer(tensors, min(half_s, self._timeout_s))
 
-    def __enter__(self) -> KServeSession:  # noqa: PYI034 - Self came with Python 3.11
-        """Use as a context manager."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
 
 def open_kserve(package: Package, index: int, server: KServeServer, *, threads: int = 1) -> KServeSession:
     """Open one stage's graph on a server and here; the server need not be there yet.
@@ -197,13 +186,8 @@ def open_all(package: Package, server: KServeServer, *, threads: int = 1) -> tup
     Raises:
         SessionError: As ``open_kserve``.
     """
-    with ExitStack() as failed:
-        opened = []
-        for index in range(len(package.manifest.stages)):
-            opened.append(open_kserve(package, index, server, threads=threads))
-            failed.callback(opened[-1].close)
-        failed.pop_all()
-    return tuple(opened)
+    stages = range(len(package.manifest.stages))
+    return all_or_none(open_kserve(package, index, server, threads=threads) for index in stages)
 
 
 def model_name(package: Package, index: int) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from types import TracebackType
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -24,7 +23,7 @@ import onnxruntime as ort
 
 from engines.errors import SessionError
 from engines.package import Package
-from engines.session import TensorSpec, check_inputs, smallest_inputs
+from engines.session import Closing, TensorSpec, check_inputs, smallest_inputs
 from engines.types import Tensors
 
 _DTYPES = {
@@ -42,7 +41,7 @@ _ERRORS_ONLY = 3
 CPU = "CPUExecutionProvider"
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Closing):
     """A graph in one of ONNX Runtime's execution providers."""
 
     def __init__(
@@ -127,16 +126,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Free the graph."""
         self._session = None
-
-    def __enter__(self) -> OnnxRuntimeSession:  # noqa: PYI034 - Self came with Python 3.11
-        """Use as a context manager."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 def check_assigned(session: Any, provider: str, name: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from types import TracebackType
 
 import numpy as np
 
@@ -21,14 +20,14 @@ from engines.backends.trt_engine import LoadedEngine
 from engines.backends.trt_enqueue import Enqueuer
 from engines.backends.trt_tensors import Binding, MemoryStrategy, Shape, bind
 from engines.errors import SessionError
-from engines.session import TensorSpec, check_inputs
+from engines.session import Closing, TensorSpec, check_inputs
 from engines.types import Tensors
 
 #: The first run of a shape is a plain one; the second is recorded as a graph.
 _WARM_RUNS = 2
 
 
-class TensorRtSession:
+class TensorRtSession(Closing):
     """See ``engines.session.Session``."""
 
     def __init__(
@@ -41,6 +40,7 @@ class TensorRtSession:
         precision: str,
         digest: str,
         memory: MemoryStrategy | None = None,
+        graphs: bool = True,
     ) -> None:
         """Load a plan in this thread.
 
@@ -52,6 +52,7 @@ class TensorRtSession:
             precision: Of the graph that it was built from.
             digest: Of the engine.
             memory: How tensors reach the GPU; by default what suits it.
+            graphs: Whether runs are recorded as graphs, by us or by the library.
 
         Raises:
             SessionError: TensorRT refuses the plan, or memory ended. Nothing is left behind.
@@ -68,7 +69,7 @@ class TensorRtSession:
         self._held.callback(cuda.close)
         with ExitStack() as failed:
             failed.callback(self._held.close)
-            self._open(plan, memory)
+            self._open(plan, memory, graphs=graphs)
             failed.pop_all()
         self.inputs: tuple[TensorSpec, ...] = tuple(b.spec for b in self._bindings if b.is_input)
         self.outputs: tuple[TensorSpec, ...] = tuple(b.spec for b in self._bindings if not b.is_input)
@@ -120,13 +121,15 @@ class TensorRtSession:
         self._closed = True
         self._held.close()
 
-    def _open(self, plan: bytes, memory: MemoryStrategy | None) -> None:
+    def _open(self, plan: bytes, memory: MemoryStrategy | None, *, graphs: bool) -> None:
         """Stream, engine, memory, in this order; each is given back as soon as a later one fails."""
         cuda, held = self._cuda, self._held
         strategy: MemoryStrategy = memory or ("mapped" if cuda.facts().integrated else "copy")
         self._stream = cuda.stream_create()
         held.callback(cuda.stream_destroy, self._stream)
-        self._engine = LoadedEngine(plan, self._flavour, self._name, self._stream)
+        # TensorRT-RTX records graphs itself; one of ours around it would be in its way.
+        internal = graphs and self._flavour.has_runtime_cache
+        self._engine = LoadedEngine(plan, self._flavour, self._name, self._stream, graphs=internal)
         held.callback(self._engine.close)
         described = self._engine.describe()
         self._engine.set_shapes({told.spec.name: told.largest for told in described if told.is_input})
@@ -135,8 +138,14 @@ class TensorRtSession:
             largest = told.largest if told.is_input else self._engine.shape_of(told.spec.name)
             self._bindings.append(bind(cuda, told, largest, strategy, held))
             self._engine.set_address(told.spec.name, self._bindings[-1].address)
-        internal = self._flavour.has_runtime_cache
-        self._enqueuer = Enqueuer(cuda, self._stream, self._bindings, self._engine.execute, internal=internal)
+        self._enqueuer = Enqueuer(
+            cuda,
+            self._stream,
+            self._bindings,
+            self._engine.execute,
+            graphs=cuda.graphs if graphs and not internal else None,
+            internal=internal,
+        )
         held.callback(self._enqueuer.drop)
         # Work may still be on its way when a session closes after a failure: memory is given back only after it.
         held.callback(cuda.stream_synchronize, self._stream)
@@ -191,19 +200,11 @@ class TensorRtSession:
         if threading.get_ident() != self._thread:
             raise SessionError(f"{self._name} is used from another thread than the one that opened the session")
 
-    def __enter__(self) -> TensorRtSession:  # noqa: PYI034 - Self came with Python 3.11
-        """Use as a context manager."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-
-def open_tensorrt(plan: bytes, *, flavour: str, name: str, precision: str, digest: str) -> TensorRtSession:
-    """Load a plan with the TensorRT and the GPU of this machine.
+def open_tensorrt(
+    plan: bytes, *, flavour: str, name: str, precision: str, digest: str, graphs: bool = True
+) -> TensorRtSession:
+    """Load a plan with the TensorRT and the GPU of this machine; see ``TensorRtSession``.
 
     Raises:
         SessionError: There is no such TensorRT, no CUDA layer, no driver or no GPU, or the plan is refused; the
@@ -213,4 +214,6 @@ def open_tensorrt(plan: bytes, *, flavour: str, name: str, precision: str, diges
         loaded = load_flavour(flavour)
     except FlavourError as error:
         raise SessionError(str(error)) from error
-    return TensorRtSession(plan, flavour=loaded, cuda=open_cuda(), name=name, precision=precision, digest=digest)
+    return TensorRtSession(
+        plan, flavour=loaded, cuda=open_cuda(), name=name, precision=precision, digest=digest, graphs=graphs
+    )

@@ -63,22 +63,12 @@ class TrtDims(Protocol):
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
-class TrtTensor(Protocol):
-    """``ITensor``."""
-
-    name: str
-    shape: TrtDims
-
-
 class TrtNetwork(Protocol):
     """``INetworkDefinition``."""
 
     num_inputs: int
     num_outputs: int
     num_layers: int
-
-    def get_input(self, index: int) -> TrtTensor:
-        """One input."""
 
 
 class TrtProfile(Protocol):
@@ -110,8 +100,6 @@ class TrtConfig(Protocol):
 
 class TrtPlan(Protocol):
     """``IHostMemory``: a buffer; ``bytes(plan)`` copies it."""
-
-    nbytes: int
 
     def __buffer__(self, flags: int, /) -> memoryview:
         """The bytes."""
@@ -203,26 +191,10 @@ class TrtLoggerClass(Protocol):
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-class TrtRuntimeCache(Protocol):
-    """``IRuntimeCache``, TensorRT-RTX only: kernels compiled for this GPU."""
-
-    def deserialize(self, serialized: bytes) -> bool:
-        """Take what an earlier process kept; false where it does not fit."""
-
-    def serialize(self) -> TrtPlan:
-        """What to keep."""
-
-
 class TrtRuntimeConfig(Protocol):
     """``IRuntimeConfig``; used for TensorRT-RTX only."""
 
     cuda_graph_strategy: object
-
-    def create_runtime_cache(self) -> TrtRuntimeCache:
-        """An empty cache."""
-
-    def set_runtime_cache(self, cache: TrtRuntimeCache) -> bool:
-        """Use this cache."""
 
 
 class TrtContext(Protocol):
@@ -291,7 +263,6 @@ class TrtIOModes(Protocol):
     """``TensorIOMode``."""
 
     INPUT: object
-    OUTPUT: object
 
 
 class TrtLocations(Protocol):
@@ -350,7 +321,6 @@ PROTOCOLS = MappingProxyType(
         "": TrtModule,
         "Builder": TrtBuilder,
         "INetworkDefinition": TrtNetwork,
-        "ITensor": TrtTensor,
         "IOptimizationProfile": TrtProfile,
         "IBuilderConfig": TrtConfig,
         "IHostMemory": TrtPlan,
@@ -368,7 +338,6 @@ PROTOCOLS = MappingProxyType(
         "ICudaEngine": TrtEngine,
         "IExecutionContext": TrtContext,
         "IRuntimeConfig": TrtRuntimeConfig,
-        "IRuntimeCache": TrtRuntimeCache,
         "TensorIOMode": TrtIOModes,
         "TensorLocation": TrtLocations,
         "DataType": TrtDataTypes,
@@ -391,7 +360,6 @@ RTX_ONLY = MappingProxyType(
         "IBuilderConfig": frozenset({"num_compute_capabilities", "set_compute_capability"}),
         "ComputeCapability": TRT_API_USED["ComputeCapability"],
         "IRuntimeConfig": TRT_API_USED["IRuntimeConfig"],
-        "IRuntimeCache": TRT_API_USED["IRuntimeCache"],
         "ICudaEngine": frozenset({"create_runtime_config"}),
         "CudaGraphStrategy": TRT_API_USED["CudaGraphStrategy"],
     }

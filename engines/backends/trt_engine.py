@@ -19,7 +19,7 @@ class LoadedEngine:
     must be gone before the stream and the device are.
     """
 
-    def __init__(self, plan: bytes, flavour: Flavour, name: str, stream: StreamHandle) -> None:
+    def __init__(self, plan: bytes, flavour: Flavour, name: str, stream: StreamHandle, *, graphs: bool) -> None:
         """Load a plan.
 
         Args:
@@ -27,6 +27,7 @@ class LoadedEngine:
             flavour: The TensorRT that built it.
             name: What error messages call it.
             stream: On which it will run.
+            graphs: Whether the library records graphs itself; only TensorRT-RTX can.
 
         Raises:
             SessionError: TensorRT refuses it.
@@ -38,7 +39,7 @@ class LoadedEngine:
         self._context: TrtContext
         try:
             with self._native("load"):
-                self._load(plan)
+                self._load(plan, graphs=graphs)
         except BaseException:
             self.close()
             raise
@@ -103,7 +104,7 @@ class LoadedEngine:
         for name in ("_context", "_config", "_engine", "_runtime"):
             vars(self).pop(name, None)
 
-    def _load(self, plan: bytes) -> None:
+    def _load(self, plan: bytes, *, graphs: bool) -> None:
         module = self._flavour.module
         self._runtime = module.Runtime(self._flavour.logger)
         if self._runtime.engine_host_code_allowed:
@@ -113,8 +114,7 @@ class LoadedEngine:
             raise self._refusal("refuses the plan", "build the engine again")
         self._engine = engine
         del engine
-        if self._flavour.has_runtime_cache:
-            # TensorRT-RTX compiles kernels late and records graphs itself; one of ours around it would be in its way.
+        if graphs:
             self._config = self._engine.create_runtime_config()
             self._config.cuda_graph_strategy = module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = self._engine.create_execution_context(self._config)

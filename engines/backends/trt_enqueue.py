@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from engines.backends.cuda import CudaApi, CudaError, GraphHandle, StreamHandle
+from engines.backends.cuda import CudaApi, CudaError, CudaGraphs, GraphHandle, StreamHandle
 from engines.backends.trt_tensors import POISON, Binding
 from engines.errors import SessionError
 
@@ -20,6 +20,7 @@ class Enqueuer:
         bindings: Sequence[Binding],
         execute: Callable[[], None],
         *,
+        graphs: CudaGraphs | None,
         internal: bool,
     ) -> None:
         """Begin without a graph.
@@ -29,11 +30,12 @@ class Enqueuer:
             stream: Where runs go.
             bindings: All tensors.
             execute: Puts the engine itself on the stream.
-            internal: The engine records graphs itself, so that none is recorded here.
+            graphs: Records them; None: none is recorded here.
+            internal: The engine records graphs itself.
         """
         self._cuda, self._stream, self._bindings, self._execute = cuda, stream, bindings, execute
         self._internal = internal
-        self._graphs = None if internal else cuda.graphs
+        self._graphs = graphs
         self._graph: GraphHandle | None = None
         self._warm = False
         self._failure: str | None = None

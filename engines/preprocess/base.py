@@ -16,10 +16,9 @@ from engines.types import Image, Prepared, Stack, Tensors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A place that an earlier step found worth a closer look: position in the stack's frame, and how much so."""
+    """A place that an earlier step found worth a closer look: position in the stack's frame."""
 
     position_mm: Triple
-    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

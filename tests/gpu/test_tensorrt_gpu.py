@@ -12,7 +12,7 @@ from engines.backends.trt_api import FlavourError, load_flavour
 from engines.errors import SessionError
 
 PROBE = probe_cuda()
-if not PROBE.available:
+if PROBE.device is None:
     pytest.skip(f"no GPU: {PROBE.reason}", allow_module_level=True)
 pytestmark = pytest.mark.gpu
 

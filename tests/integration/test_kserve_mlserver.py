@@ -61,7 +61,7 @@ def test_the_server_says_who_it_is(server):
 def test_a_ct_package_gives_on_the_server_what_it_gives_here(server, head_ct):
     from engines.golden import golden_cases
 
-    case = golden_cases(head_ct)[0]
+    case = next(golden_cases(head_ct))
     sessions = [open_kserve(head_ct, 0, KServeServer(address=server.address))]
     with Pipeline(head_ct) as here, Pipeline(head_ct, sessions=sessions) as there:
         assert there.run_volumes(case.inputs).output.scores == here.run_volumes(case.inputs).output.scores

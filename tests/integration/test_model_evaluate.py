@@ -17,6 +17,7 @@ from appliance.simulate.dicomize import save, xray
 from appliance.simulate.scenarios import SCENARIOS
 from appliance.simulate.study import Study
 from appliance.triage import evaluation_run
+from engines.archive import pack
 from engines.package import bundled_packages, load_package
 
 pytestmark = pytest.mark.req("R-KSERVE-10")
@@ -115,6 +116,10 @@ def test_a_package_from_elsewhere_needs_its_makers_key_or_a_word(tmp_path, studi
     broken = run(folder, "--studies", studies, "--truth", truth, "--unsigned")
     assert broken.exit_code == 7
     assert "model.onnx" in broken.output
+    archive = pack(folder, tmp_path / "broken.scanside")
+    packed = run(archive, "--studies", studies, "--truth", truth, "--unsigned")
+    assert packed.exit_code == 7
+    assert packed.output.replace(str(archive), str(folder)) == broken.output, "the person's file, not our scratch"
 
 
 def test_a_study_that_kills_or_stops_the_child_ends_that_study_alone(tmp_path, monkeypatch):

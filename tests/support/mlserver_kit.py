@@ -27,8 +27,6 @@ class MlServer:
     """A running server."""
 
     address: str
-    python: Path
-    log: Path
     pid: int
 
 
@@ -76,7 +74,7 @@ def mlserver(folder, packages, free_port):
         try:
             address = f"127.0.0.1:{grpc_port}"
             _wait(process, KServeServer(address=address), log)
-            yield MlServer(address, PROGRAM.parent / "python", log, process.pid)
+            yield MlServer(address, process.pid)
         finally:
             process.terminate()
             try:

@@ -37,12 +37,12 @@ def new(version, **changes):
     )
 
 
-def choice(version="1.0.0", role=Role.LIVE, points=None, digest=None, **changes):
+def choice(version="1.0.0", role=Role.LIVE, points=None, **changes):
     """What the configuration names, of the version that came with the software."""
     return Choice(
         name=changes.get("name", NAME),
         version=version,
-        digest=digest or f"digest of {version}",
+        digest=f"digest of {version}",
         manifest=model_yaml(version, **changes),
         role=role,
         operating_points=points or {},
@@ -58,9 +58,9 @@ class Acts:
     def install(self, version, **changes):
         return self.store.packages.install(new(version, **changes), PERSON)
 
-    def activate(self, version="", terms=NOW, *, clinical=False, name=NAME):
+    def activate(self, version="", terms=NOW, *, clinical=False):
         return self.store.packages.activate(
-            name, terms, version=version, clinical=clinical, owed=nothing_owed, actor=PERSON, why="test"
+            NAME, terms, version=version, clinical=clinical, owed=nothing_owed, actor=PERSON, why="test"
         )
 
     def withdraw(self, version="", why="it missed a bleed"):

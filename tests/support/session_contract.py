@@ -52,13 +52,12 @@ def contract_graph(n: int | str = "N") -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def contract_package(folder: Path, **changes) -> Package:
+def contract_package(folder: Path) -> Package:
     """The graph as a package, for backends that are opened by one; preprocessor and head are never used."""
-    changes = {"name": "contract", **changes}
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(contract_graph())
     profiles = {name: dict(zip(("min", "opt", "max"), map(list, p), strict=True)) for name, p in PROFILES.items()}
-    manifest = toy_packages.manifest(profiles=profiles, **changes)
+    manifest = toy_packages.manifest(profiles=profiles, name="contract")
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest, allow_unicode=True, sort_keys=False))
     return load_package(folder, trusted=True)
 

@@ -12,12 +12,10 @@ from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
-from cuda_fake import FakeGpu, Fault, Misuse
+from cuda_fake import FakeGpu, Fault
 
 from engines.backends.onnxruntime import OnnxRuntimeSession
 from engines.backends.trt_api import Flavour
-
-__all__ = ["Misuse", "fake_flavour", "fake_plan"]
 
 _MAGIC = b"fake plan\n"
 
@@ -28,12 +26,13 @@ def fake_plan(onnx: bytes, profiles=None, **odd) -> bytes:
     return _MAGIC + json.dumps(told).encode()
 
 
-def fake_flavour(gpu: FakeGpu, *, rtx=False, lie=None, host_code=False) -> Flavour:
+def fake_flavour(gpu: FakeGpu, *, rtx=False, lie=None, host_code=False, graphs=True) -> Flavour:
     """The module as ``load_flavour`` gives it.
 
     ``lie``: what a run does though it says that all is well: ``skip`` (nothing), ``half`` (writes half an output).
+    ``graphs``: whether TensorRT-RTX must be told to record them, or must not.
     """
-    module = FakeTrt(gpu, rtx=rtx, lie=lie, host_code=host_code)
+    module = FakeTrt(gpu, rtx=rtx, lie=lie, host_code=host_code, graphs=graphs)
     return Flavour("tensorrt_rtx" if rtx else "tensorrt", module, "0.0-fake", module.logger, rtx, rtx)
 
 
@@ -56,8 +55,8 @@ class FakeTrt:
     )
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
 
-    def __init__(self, gpu, *, rtx, lie, host_code):
-        self.gpu, self.rtx, self.lie, self.host_code = gpu, rtx, lie, host_code
+    def __init__(self, gpu, *, rtx, lie, host_code, graphs):
+        self.gpu, self.rtx, self.lie, self.host_code, self.graphs = gpu, rtx, lie, host_code, graphs
         self.logger = FakeLogger()
 
     def Runtime(self, logger):
@@ -156,8 +155,9 @@ class _Engine(_Live):
     def create_execution_context(self, runtime_config=None):
         if self.trt.fails("create_context"):
             return None
-        if self.trt.rtx and runtime_config.cuda_graph_strategy != "whole":
-            self.trt.gpu.misuse("TensorRT-RTX does not record graphs")
+        records = runtime_config is not None and runtime_config.cuda_graph_strategy == "whole"
+        if self.trt.rtx and records != self.trt.graphs:
+            self.trt.gpu.misuse(f"TensorRT-RTX {'records' if records else 'does not record'} graphs")
         return _Context(self)
 
 

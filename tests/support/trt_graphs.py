@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -30,9 +28,10 @@ def bytes_of(model) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def unet3d(base: int = 4, levels: int = 3, *, size: Sequence[int | str] = ("d", "h", "w"), seed: int = 7) -> bytes:
+def unet3d() -> bytes:
     """A 3D U-Net as nnU-Net makes them: InstanceNorm, LeakyReLU, strided and transposed convolutions, softmax."""
-    rng = np.random.default_rng(seed)
+    base, levels, size = 4, 3, ("d", "h", "w")
+    rng = np.random.default_rng(7)
     nodes, weights = [], {}
 
     def put(name, *shape):

@@ -25,15 +25,18 @@ def fake_cuda(gpu: FakeGpu, adapter="cuda-bindings"):
     return PycudaApi(FakePycuda(gpu)) if adapter == "pycuda" else CudaBindingsApi(FakeCudart(gpu))
 
 
-def open_fake_trt(gpu: FakeGpu, *, adapter="cuda-bindings", plan=None, memory=None, **flavour) -> TensorRtSession:
+def open_fake_trt(
+    gpu: FakeGpu, *, adapter="cuda-bindings", plan=None, memory=None, graphs=True, **flavour
+) -> TensorRtSession:
     return TensorRtSession(
         contract_plan() if plan is None else plan,
-        flavour=fake_flavour(gpu, **flavour),
+        flavour=fake_flavour(gpu, graphs=graphs, **flavour),
         cuda=fake_cuda(gpu, adapter),
         name="contract",
         precision="fp32",
         digest=DIGEST,
         memory=memory,
+        graphs=graphs,
     )
 
 

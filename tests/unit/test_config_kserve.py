@@ -24,7 +24,7 @@ def loaded(folder, text):
     return load_config(path)
 
 
-def test_nothing_is_sent_anywhere_unless_it_is_configured(tmp_path):
+def test_nothing_is_sent_anywhere_unless_it_is_configured():
     assert Config().kserve is None
     assert load_config(ROOT / "config" / "appliance.yaml").kserve is None
 
@@ -121,4 +121,10 @@ def test_a_missing_or_wrong_file_is_named_with_its_key(tmp_path):
         kserve_server(section)
     (tmp_path / "none").write_bytes(b"DER")
     with pytest.raises(ConfigError, match="holds no PEM"):
+        kserve_server(section)
+    bundle = "-----BEGIN CERTIFICATE-----\n".ljust(256 * 1024, "A")
+    (tmp_path / "none").write_text(bundle, "ascii")
+    assert kserve_server(section).ca == bundle
+    (tmp_path / "none").write_text(bundle + "A", "ascii")
+    with pytest.raises(ConfigError, match=r"none is longer than 256 KiB; name a file"):
         kserve_server(section)

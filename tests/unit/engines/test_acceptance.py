@@ -17,13 +17,14 @@ from engines.package import load_package
 from engines.pipeline import Pipeline
 
 FINDING = toy_packages.FINDING
+CLASSIFY = {"output": "scores", "findings": [FINDING]}
 #: What the toy scores where a picture is the same everywhere.
 EVEN = 1 / (1 + np.exp(5))
 
 
-def manifest(head, *, unit="", thresholds=(0.5,), tolerance=None, band=0.01):
+def manifest(head, *, unit="", thresholds=(0.5,), tolerance=None, band=0.01, params=None):
     data = toy_packages.manifest()
-    data["stages"][0]["head"] = {"name": head, "params": {}}
+    data["stages"][0]["head"] = {"name": head, "params": params or {}}
     data["findings"][0]["score_unit"] = unit
     data["findings"][0]["operating_points"] = [
         {"name": f"p{k}", "threshold": t, "default": k == 0} for k, t in enumerate(thresholds)
@@ -108,17 +109,27 @@ def test_masks_that_are_both_empty_agree_and_differing_shapes_never_do():
 @pytest.mark.req("R-SERVE-02")
 def test_nan_on_an_edge_tensor_rejects_only_where_the_reference_is_finite():
     one, bad = {"scores": np.zeros((1, 1), np.float32)}, {"scores": np.full((1, 1), np.nan, np.float32)}
-    assert "NaN" in compare_edges(manifest("classify"), "fp16", one, bad)[0]
-    assert not compare_edges(manifest("classify"), "fp16", bad, one)
-    assert compare_edges(manifest("classify"), "fp16", one, {})
+    classifier = manifest("classify", params=CLASSIFY)
+    assert "NaN" in compare_edges(classifier, "fp16", one, bad)[0]
+    assert not compare_edges(classifier, "fp16", bad, one)
+    assert compare_edges(classifier, "fp16", one, {})
+
+
+@pytest.mark.req("R-SERVE-02")
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_on_an_edge_tensor_a_classifier_is_held_to_its_scores_not_to_the_logits_behind_them(activation):
+    classifier = manifest("classify", params={**CLASSIFY, "findings": [FINDING, None], "activation": activation})
+    one, near, far = ({"scores": np.array([logits], np.float32)} for logits in ([9, -9], [9.02, -9.02], [4, -0.5]))
+    assert not compare_edges(classifier, "fp16", one, near), "0.02 between logits, 0.000003 between scores"
+    assert "from the reference's" in compare_edges(classifier, "fp16", one, far)[0]
 
 
 class Bent:
     """A session whose outputs are bent: an engine that is wrong in one way."""
 
-    def __init__(self, session, bend, precision="fp16"):
+    def __init__(self, session, bend):
         self._session, self._bend = session, bend
-        self.backend, self.precision, self.digest = "bent", precision, "0" * 64
+        self.backend, self.precision, self.digest = "bent", "fp16", "0" * 64
         self.inputs, self.outputs = session.inputs, session.outputs
 
     def run(self, tensors):
@@ -139,9 +150,9 @@ def package(tmp_path_factory):
     return load_package(toy_packages.add_golden(folder), trusted=True)
 
 
-def judged(package, bend, **changes):
+def judged(package, bend):
     with Pipeline(package) as reference, Pipeline(package) as inner:
-        return accept(package, Pipeline(package, sessions=[Bent(inner.sessions[0], bend, **changes)]), reference)
+        return accept(package, Pipeline(package, sessions=[Bent(inner.sessions[0], bend)]), reference)
 
 
 @pytest.mark.req("R-SERVE-01")

@@ -89,9 +89,8 @@ def test_the_engine_for_the_cpu_is_the_lowered_graph_and_runs(make, store, preci
         assert facts["loss_measured_on"] == "calibration"
         assert 0 < facts["loss"]["max_abs"]["scores"] < 0.02
     assert [t["step"] for t in told] == ["lower", "build"]
-    assert store.accept(entry.digest, {}) == store.ready(
-        package.digest, "onnxruntime", precision, key=engine_key(package, precision=precision, **CPU)
-    )
+    assert store.accept(entry.digest, {}) == store.ready(package.digest, "onnxruntime", precision)
+    assert entry.key == engine_key(package, precision=precision, **CPU)
 
 
 @pytest.mark.req("R-BUILD-02")
@@ -189,7 +188,7 @@ def test_a_missing_library_says_where_it_comes_from(make, store, monkeypatch):
 def test_without_a_gpu_the_missing_part_is_named(make, store, rtx):
     from engines.backends.cuda import probe_cuda
 
-    if probe_cuda().available:
+    if probe_cuda().device:
         pytest.skip("there is a GPU here")
     error = refused(make(), store, flavour="tensorrt_rtx")
     assert error.kind == "unsupported"

@@ -140,7 +140,7 @@ def test_the_detector_finds_the_nodules_of_a_simulated_chest_where_they_are(open
 
 
 @pytest.mark.req("R-PIPE-07")
-def test_the_detector_marks_nothing_in_a_chest_without_nodules(opened, chest):
+def test_the_detector_marks_nothing_in_a_chest_without_nodules(opened):
     clean = chest_ct(3, scan=ChestScan(slices=36, thickness_mm=2.5, matrix=256))
     out = opened["nodule_detector"].run_volume(volume(clean)).output
     assert out.scores["nodule"] < 0.5

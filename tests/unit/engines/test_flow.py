@@ -167,10 +167,11 @@ def package(folder, data, **graphs):
     return load_package(folder, trusted=True)
 
 
-def volume(centre=(20.0, 24.0, 30.0), radius=8.0, depth=20, size=30, spacing=2.0):
+def volume(radius=8.0):
     """A ball of 40 HU in -40 HU; after the graph's sigmoid 1 and 0."""
-    grid = np.indices((depth, size, size)) * spacing
-    away = np.linalg.norm(grid - np.array(centre)[:, None, None, None], axis=0)
+    depth, spacing = 20, 2.0
+    grid = np.indices((depth, 30, 30)) * spacing
+    away = np.linalg.norm(grid - np.array((20.0, 24.0, 30.0))[:, None, None, None], axis=0)
     return Volume(
         array=np.where(away <= radius, 40, -40).astype(np.int16),
         slice_ids=tuple(f"slice {k}" for k in range(depth)),
@@ -293,7 +294,7 @@ def test_a_golden_case_of_several_inputs_holds_each_by_its_role(tmp_path):
     with np.load(folder / "golden" / "one.npz") as held:
         np.savez(folder / "golden" / "both.npz", **{k.replace("frontal", "lateral"): v for k, v in held.items()})
     with pytest.raises(PackageError, match=r"frontal\.array"):
-        golden_cases(load_package(folder, trusted=True))
+        list(golden_cases(load_package(folder, trusted=True)))
 
 
 @pytest.mark.req("R-PIPE-01")

@@ -16,13 +16,13 @@ EVEN = tuple(3.0 * k for k in range(12))
 UNEVEN = (0.0, 1.0, 2.0, 3.5, 5.0, 7.5, 10.0, 12.5, 17.5, 22.5, 27.5, 32.5)
 
 
-def stack(preprocessor, arrays, positions, spacing=(0.8, 0.8), tilt_deg=0.0, **more):
+def stack(preprocessor, arrays, positions, spacing=(0.8, 0.8), tilt_deg=0.0):
     lean = np.tan(np.radians(tilt_deg))
     slices = tuple(
         preprocessor.prepare(Image(id=f"slice {k}", array=array, spacing_mm=spacing)) for k, array in enumerate(arrays)
     )
     shifts = tuple((p * lean, 0.0) for p in positions) if tilt_deg else ()
-    return Stack(slices=slices, positions_mm=tuple(positions), tilt_deg=tilt_deg, shifts_mm=shifts, **more)
+    return Stack(slices=slices, positions_mm=tuple(positions), tilt_deg=tilt_deg, shifts_mm=shifts)
 
 
 def ball(centre_mm, radius_mm, positions, shape=(80, 90), spacing=(0.8, 0.8), tilt_deg=0.0, hu=1000):

@@ -80,6 +80,15 @@ def test_precision_that_would_change_no_node_is_refused(precision):
     assert caught.value.kind == "unsupported"
 
 
+@pytest.mark.req("R-BUILD-01")
+def test_a_weight_in_another_file_is_refused_also_in_a_list_of_an_attribute():
+    model = model_of([node("Relu", ["x"], ["y"], "/r")], {"x": [1]}, {"y": [1]}, {})
+    elsewhere = onnx.TensorProto(name="w", data_location=onnx.TensorProto.EXTERNAL)
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("weights", [elsewhere]))
+    with pytest.raises(BuildError, match="weight 'w' lies in another file"):
+        read_graph(bytes_of(model))
+
+
 def test_unknown_precision_names_the_known_ones():
     with pytest.raises(BuildError, match="'fp8'; known are fp32, fp16, int8"):
         lower(unet3d(), "fp8")

@@ -52,7 +52,7 @@ def test_where_one_stage_is_refused_the_others_are_closed(package, monkeypatch):
 @pytest.mark.req("R-RUN-07")
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt_rtx"])
 def test_a_plan_for_a_gpu_on_a_machine_without_one_says_what_it_lacks(package, flavour):
-    if probe_cuda().available:
+    if probe_cuda().device:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SessionError, match=r"no NVIDIA driver runs|no CUDA layer|cannot be loaded"):
         open_engine(entry(flavour), [b"plan"], package)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "children"))
 import store_deeds
-from store_deeds import NEW, OLD, key, put
+from store_deeds import NEW, OLD, put
 
 from engines.errors import BuildError
 from engines.store import EngineStore
@@ -34,8 +36,8 @@ def folder(store, entry):
     return store.root / "entries" / entry.digest
 
 
-def ready(store, **more):
-    return store.ready("p" * 64, "tensorrt", "fp32", **more)
+def ready(store):
+    return store.ready("p" * 64, "tensorrt", "fp32")
 
 
 # -- states --
@@ -60,20 +62,6 @@ def test_a_rejected_engine_never_serves_again(store):
     with pytest.raises(BuildError, match=r"was rejected \(Dice 0\.8\); build it again"):
         store.accept(entry.digest, {})
     assert ready(store) == before
-
-
-@pytest.mark.req("R-BUILD-05")
-@pytest.mark.parametrize(
-    "change",
-    [{"driver": "12080"}, {"version": "10.4.0"}, {"gpu": "Thor"}, {"recipe": "fp32-2"}, {"onnx": ("b" * 64,)}],
-    ids=lambda change: f"changed {next(iter(change))}",
-)
-def test_a_changed_driver_library_gpu_recipe_or_graph_makes_an_engine_stale(store, change):
-    entry = serving(store)
-    assert ready(store, key=key()) == entry
-    assert entry.state_under(key()) == "ready"
-    assert ready(store, key=key(**change)) is None
-    assert entry.state_under(key(**change)) == "stale"
 
 
 def test_an_engine_of_another_package_precision_or_flavour_is_not_given(store):
@@ -256,6 +244,39 @@ def test_an_entry_that_is_not_what_was_written_is_set_aside_and_the_others_serve
     assert store.plans(store.entry(safe.digest)) == [NEW]
 
 
+@pytest.fixture
+def failing(monkeypatch):
+    """``failing(name, number)``: from now on a file of that name cannot be opened, with that error of the system."""
+    really = os.open
+
+    def fail(name, number):
+        def opened(path, *args, **more):
+            if str(path) == name:
+                raise OSError(number, os.strerror(number), name)
+            return really(path, *args, **more)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return fail
+
+
+@pytest.mark.req("R-BUILD-06")
+@pytest.mark.parametrize("file", ["entry.json", "stage-0.plan"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.EACCES])
+def test_an_engine_that_cannot_be_read_just_now_is_not_called_tampered_and_serves_again(
+    store, failing, monkeypatch, file, number
+):
+    entry = serving(store)
+    failing(file, number)
+    with pytest.raises(BuildError, match="cannot be read now") as caught:
+        store.plans(entry)
+    assert caught.value.kind == "unreadable"
+    assert ready(store) == (None if file == "entry.json" else entry)
+    monkeypatch.undo()
+    assert store.aside() == []
+    assert store.plans(ready(store)) == [NEW]
+
+
 @pytest.mark.req("R-BUILD-06")
 def test_a_replaced_key_file_makes_every_engine_foreign(store):
     entry = serving(store)
@@ -354,14 +375,39 @@ def test_a_second_builder_is_told_who_builds(store):
 
 
 @pytest.mark.req("R-BUILD-07")
-def test_a_second_builder_may_wait_for_its_turn(store):
-    begun, order = threading.Event(), []
+def test_two_who_ask_at_once_whether_one_builds_do_not_take_each_other_for_a_builder(store, monkeypatch):
+    flock, others = fcntl.flock, []
+
+    def asked_meanwhile(*given):
+        flock(*given)
+        if not others:
+            others.append("asks")
+            others.append(store.in_progress())
+
+    monkeypatch.setattr(fcntl, "flock", asked_meanwhile)
+    assert store.in_progress() is None
+    assert others == ["asks", None]
+
+
+@pytest.mark.req("R-BUILD-07")
+def test_a_second_builder_may_wait_for_its_turn(store, monkeypatch):
+    begun, waits, order = threading.Event(), threading.Event(), []
+    flock = fcntl.flock
+
+    def seen(*given):
+        try:
+            flock(*given)
+        except BlockingIOError:
+            waits.set()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", seen)
 
     def first():
         with store.building("first"):
             begun.set()
             order.append("first")
-            time.sleep(0.2)
+            assert waits.wait(30)
             order.append("first done")
 
     thread = threading.Thread(target=first)

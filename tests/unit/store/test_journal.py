@@ -90,7 +90,7 @@ def test_reader_is_woken_by_a_commit_of_this_process(tmp_path):
 WRITE_ELSEWHERE = """
 import pathlib, sys
 from appliance.clock import SystemClock
-from appliance.store.database import Database, from_iso
+from appliance.store.database import Database
 from appliance.store.studies import Studies
 db = Database(pathlib.Path(sys.argv[1]), SystemClock())
 Studies(db).refused(association_id=None, source="a", status=1, message="m")
@@ -196,7 +196,7 @@ def test_reader_that_is_behind_keeps_its_rows(store, clock):
 
     seen = store.journal.after(store.journal.cursor("fleet"))
     assert seen[0].seq == store.journal.cursor("fleet") + 1
-    assert store.journal.after(0)[0].seq >= before
+    assert store.journal.after(0)[0].seq > before
 
 
 @pytest.mark.req("R-STORE-14")

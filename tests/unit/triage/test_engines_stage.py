@@ -9,6 +9,7 @@ import toy_packages
 
 from appliance.clock import FakeClock
 from appliance.config import Config
+from appliance.errors import StoreError
 from appliance.records import Actor, ActorKind, Role
 from appliance.store import Store
 from appliance.store.facts import Kind
@@ -17,6 +18,7 @@ from appliance.triage.engine_watch import MAX_DEATHS, EngineWatch
 from appliance.triage.engines import CHECK_EVERY_S, FIRST_WAIT_S, EnginesStage, engine_wish
 from appliance.triage.frames import ProtocolError
 from appliance.triage.protocol import Load, Loaded, Progress
+from appliance.triage.worker_events import WorkerLost
 from engines.manifest import Manifest
 
 PERSON = Actor(kind=ActorKind.PERSON, name="t", role="service")
@@ -26,7 +28,7 @@ class Link:
     """What the stage asks of the worker, remembered."""
 
     def __init__(self):
-        self.is_ready, self.loaded, self.told = True, {}, []
+        self.is_ready, self.is_building, self.loaded, self.told = True, False, {}, []
         self.builds, self.checks, self.cancelled = [], [], 0
 
     def engine_news(self):
@@ -35,6 +37,7 @@ class Link:
 
     def build(self, message):
         self.builds.append(message)
+        self.is_building = True
 
     def spot_check(self, package):
         self.checks.append(package)
@@ -61,6 +64,8 @@ class Box:
         for one in news:
             if isinstance(one, Loaded):
                 self.link.loaded[one.package] = one
+            if isinstance(one, Built | NotBuilt):
+                self.link.is_building = False
         self.link.told += news
         self.stage.step()
 
@@ -87,8 +92,8 @@ def lacking():
     return loaded(fallback="no engine has been built yet", lacks_engine=True)
 
 
-def not_built(kind, **changes):
-    return NotBuilt(package="toy", flavour="onnxruntime", precision="fp16", kind=kind, message="why", **changes)
+def not_built(kind):
+    return NotBuilt(package="toy", flavour="onnxruntime", precision="fp16", kind=kind, message="why")
 
 
 BUILT = Built(package="toy", engine_digest="e" * 64, flavour="onnxruntime", precision="fp16", ms=5.0)
@@ -160,6 +165,56 @@ def test_a_person_cancels_the_build_that_runs_and_an_unknown_package_is_told(box
     box.tell()
     assert box.link.cancelled == 1
     assert box.facts(Kind.ENGINE_REJECTED)[0]["why"] == "nobody does not run on this box"
+
+
+@pytest.mark.req("R-SERVE-07")
+def test_who_asked_for_a_build_that_waits_behind_another_is_told_of_its_cancellation(box):
+    box.tell(lacking())
+    box.tell()
+    box.store.engines.ask_build("toy", "tensorrt", "fp16", PERSON)
+    box.tell()
+    box.store.engines.ask_cancel(PERSON)
+    box.tell()
+    (rejected,) = box.facts(Kind.ENGINE_REJECTED)
+    assert (rejected["flavour"], rejected["cause"]) == ("tensorrt", "cancelled")
+    box.tell(not_built("cancelled"))
+    box.tell()
+    assert len(box.link.builds) == 1, "it is not built either"
+
+
+@pytest.mark.req("R-SERVE-07")
+def test_what_a_person_asked_for_outlives_a_worker_that_ends_at_that_moment(box, monkeypatch):
+    box.tell(loaded(engine_digest="e" * 64, precision="fp16"))
+    box.store.engines.ask_build("toy", "onnxruntime", "fp16", PERSON)
+
+    def ended(message):
+        raise WorkerLost("SIGKILL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(box.link, "build", ended)
+        box.tell()
+    box.tell()
+    assert len(box.link.builds) == 1
+    box.tell(BUILT)
+    box.tell()
+    assert len(box.link.builds) == 1, "once is enough"
+
+
+@pytest.mark.req("R-SERVE-04")
+def test_a_disk_that_fails_while_a_build_ends_keeps_no_later_build_from_beginning(box, monkeypatch):
+    box.tell(lacking())
+    box.tell()
+
+    def full(package, body):
+        raise StoreError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(box.store.engines, "tell", full)
+        with pytest.raises(StoreError):
+            box.tell(Building(package="toy", step="accept", share=0.5), not_built("crash"))
+    box.clock.advance(FIRST_WAIT_S)
+    box.tell()
+    assert len(box.link.builds) == 2
 
 
 @pytest.mark.req("R-SERVE-05")

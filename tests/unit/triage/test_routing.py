@@ -132,6 +132,27 @@ def test_missing_body_part_with_a_protocol_of_another_region_is_not_claimed():
 
 @pytest.mark.req("R-TRIAGE-09")
 @pytest.mark.parametrize(
+    "head",
+    [{"protocol_name": "Schädel nativ"}, {"series_description": "BRAIN 5mm"}, {"body_part_examined": "HEAD"}],
+    ids=lambda header: next(iter(header)),
+)
+def test_of_series_without_a_body_part_the_one_whose_protocol_speaks_for_it_is_taken(head):
+    manifest = package(envelope={"protocol_patterns": ["head|brain|schädel"]})
+    chest = revision(1, images=300, body_part_examined="", protocol_name="Thorax routine")
+    plans, left_out = plan([chest, revision(2, images=30, **{"body_part_examined": "", **head})], manifest)
+    assert [one.inputs for one in plans] == [{"ct": 2}]
+    assert [(out.series_id, out.why) for out in left_out] == [(1, "not selected")]
+
+
+@pytest.mark.req("R-TRIAGE-09")
+def test_words_that_speak_for_no_body_part_do_not_keep_a_series_from_being_looked_at():
+    manifest = package(envelope={"protocol_patterns": ["head|brain"]})
+    ((one,), _) = plan([revision(body_part_examined="", protocol_name="5/5mm Plain")], manifest)
+    assert one.ended is None
+
+
+@pytest.mark.req("R-TRIAGE-09")
+@pytest.mark.parametrize(
     ("envelope", "changes", "said"),
     [
         ({"manufacturers": ["Siemens"]}, {"manufacturer": "ACME"}, "make of scanner"),

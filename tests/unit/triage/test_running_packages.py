@@ -59,11 +59,11 @@ class FakeLink:
 class Box:
     """Store, stages and a worker that is played, driven step by step."""
 
-    def __init__(self, store, clock, tmp_path, role="live", mode="evaluation"):
+    def __init__(self, store, clock, tmp_path, role="live"):
         folder = make_toy_xray_package(
             tmp_path / "toy", status="cleared", regulatory={"EU": {"class": "I", "number": "1"}}
         )
-        document = {"state_path": tmp_path, "packages": [{"name": NAME, "role": role}], "site": {"mode": mode}}
+        document = {"state_path": tmp_path, "packages": [{"name": NAME, "role": role}], "site": {"mode": "evaluation"}}
         self.store, self.acts = store, Acts(store)
         self.config, self.folder = Config.model_validate(document), folder
         self.link = FakeLink()

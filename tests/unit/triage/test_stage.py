@@ -13,7 +13,7 @@ from appliance.store.facts import Kind
 from appliance.store.studies import Change
 from appliance.triage.packages import Now, RunningPackages, owed_results
 from appliance.triage.protocol import Compared, Failed, Result, Scored
-from appliance.triage.stage import Bench, RoutingStage, RunStage
+from appliance.triage.stage import Bench, PrefetchStage, RoutingStage, RunStage
 from appliance.triage.worker_events import WorkerEnded, WorkerLost, WorkerReady, WorkerTimedOut
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -145,6 +145,17 @@ def ending(store, study_id):
 
 def codes(store):
     return [issue.code for issue in store.issues.open()]
+
+
+def test_a_package_that_is_withdrawn_while_a_slice_is_announced_stops_no_other_slice(
+    store, bench, make_header, receive, monkeypatch
+):
+    stage = PrefetchStage(bench)
+    store.studies.add_new(receive(make_header(1)), ())
+    looks = [store.packages.all(), []]
+    monkeypatch.setattr(store.packages, "all", lambda: looks.pop(0) if len(looks) > 1 else looks[0])
+    assert stage.step()
+    assert len(looks) == 1, "it has looked"
 
 
 def test_score_above_the_operating_point_is_a_finding(store, runner, arrive, bench):

@@ -11,11 +11,11 @@ from worker_kit import box_head, ct_files, xray_file
 
 from appliance.dicom.geometry import SlicePlace, in_plane_shifts
 from appliance.errors import NotAnalysable
-from appliance.records import Reason
+from appliance.records import Reason, split_id
 from appliance.simulate.chest_ct import ChestScan, Nodule, chest_ct
 from appliance.store.spool import Spool
 from appliance.triage.pictures import draw_key_pictures
-from appliance.triage.workbench import decode_and_prepare, finish, split_id
+from appliance.triage.workbench import decode_and_prepare, finish
 from engines.package import load_package
 from engines.pipeline import Pipeline
 
@@ -37,10 +37,6 @@ def opened(tmp_path_factory):
 
 def pieces(paths, pipeline, kind="xray"):
     return [decode_and_prepare(path, kind, [pipeline]) for path in paths]
-
-
-def told(details):
-    return [str(detail) for detail in details]
 
 
 @pytest.fixture

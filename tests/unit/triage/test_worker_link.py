@@ -94,6 +94,15 @@ def test_a_worker_is_ready_only_when_it_has_answered_for_its_packages(make_link,
     assert link.ready_since_mono == ready.at_mono
 
 
+def test_what_serves_is_told_as_of_one_moment_whatever_the_worker_says_next(make_link, peer):
+    link = make_link()
+    peer(*READY)
+    wait_ready(link)
+    at_that_moment = link.loaded
+    link.serve(())
+    assert (list(at_that_moment), list(link.loaded)) == (["p"], [])
+
+
 def test_a_worker_that_refuses_its_only_package_is_never_ready_and_the_reason_is_kept(make_link, peer):
     link = make_link()
     peer("sock.sendall(hello())", "read('load')", "sock.sendall(msg(type='refused', package='p', message='no golden'))")

@@ -182,7 +182,7 @@ WRONG = {
 
 @pytest.mark.req("R-KSERVE-02")
 @pytest.mark.parametrize("wrong", WRONG)
-def test_an_answer_that_is_not_what_was_asked_is_never_used(session, stub, truth, hand, wrong):
+def test_an_answer_that_is_not_what_was_asked_is_never_used(session, stub, truth, wrong):
     change, words = WRONG[wrong]
     stub.faults += [change]
     session.begin_study(lambda: 60.0)

@@ -200,6 +200,16 @@ def test_nothing_is_recorded_where_tensorrt_rtx_does_it_or_pycuda_cannot(how, mo
     assert "capture_begin" not in gpu.calls
 
 
+@pytest.mark.req("R-RUN-04")
+@pytest.mark.parametrize("rtx", [False, True])
+def test_where_graphs_are_not_wanted_nobody_records_one(rtx):
+    gpu = FakeGpu()
+    with fake_trt(gpu, rtx=rtx, graphs=False) as session:
+        session.warmup()
+        assert session.graph == "plain"
+    assert "capture_begin" not in gpu.calls
+
+
 @pytest.mark.req("R-RUN-05")
 def test_memory_that_is_shared_with_the_cpu_is_not_copied():
     gpu = FakeGpu(integrated=True)
@@ -263,13 +273,13 @@ def test_the_real_runtime_refuses_what_is_no_plan_and_we_say_so(plan):
     """Without a driver it refuses everything; with one, these."""
     pytest.importorskip("tensorrt_rtx", reason="it is for x86-64 only", exc_type=ImportError)
     with pytest.raises(SessionError, match=r"tensorrt_rtx [\d.]+ refuses the plan \(real\).*build the engine again"):
-        LoadedEngine(plan, load_flavour("tensorrt_rtx"), "real", 1)
+        LoadedEngine(plan, load_flavour("tensorrt_rtx"), "real", 1, graphs=True)
 
 
 @pytest.mark.req("R-RUN-07")
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt_rtx", "tensorflow"])
 def test_a_machine_without_gpu_says_what_it_lacks(flavour):
-    if probe_cuda().available:
+    if probe_cuda().device:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SessionError, match=r"no NVIDIA driver runs|no CUDA layer|cannot be loaded|unknown flavour"):
         open_tensorrt(b"", flavour=flavour, name="x", precision="fp32", digest="0" * 64)

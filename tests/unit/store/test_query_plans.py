@@ -1,0 +1,50 @@
+"""What a stage asks in every step must not grow with the years of the box: SQLite's own plans say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.store.orphans import has_orphans, withdraw_analyses
+
+#: Tables that are never emptied, by the names that queries give them.
+GROWING = {"a", "analysis", "r", "revision", "i", "analysis_input", "journal", "st", "study", "s", "series"}
+ASKED = {
+    "analyses that wait for a version that no longer runs": lambda store: has_orphans(store.db),
+    "analyses that wait": lambda store: store.analyses.open(),
+    "backlog": lambda store: store.analyses.has_late_open(),
+    "what was in a worker": lambda store: store.analyses.recover(),
+    "studies to route": lambda store: store.revisions.studies_to_route(),
+    "what the box does now": lambda store: store.views.box(),
+}
+
+
+@pytest.fixture
+def plans(store, monkeypatch):
+    """``plans(ask)``: SQLite's plan of each query that ``ask`` makes of the store, a line a step."""
+
+    def explain(ask):
+        asked = []
+        with monkeypatch.context() as patch:
+            patch.setattr(store.db, "all", lambda sql, parameters=(): asked.append((sql, parameters)) or [])
+            patch.setattr(store.db, "one", lambda sql, parameters=(): asked.append((sql, parameters)))
+            ask(store)
+        return [row["detail"] for query in asked for row in store.db.all(f"EXPLAIN QUERY PLAN {query[0]}", query[1])]
+
+    return explain
+
+
+def whole_tables(plan):
+    """Steps that read a growing table from end to end; an index of the open rows alone is short."""
+    scans = [line.split() for line in plan if line.startswith("SCAN ")]
+    return [" ".join(words) for words in scans if words[1] in GROWING and "INDEX" not in words]
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_what_is_asked_in_every_step_reads_no_whole_table(plans, what):
+    plan = plans(ASKED[what])
+    assert plan
+    assert whole_tables(plan) == []
+
+
+def test_a_withdrawal_reads_no_whole_table_while_it_holds_the_writers_lock(plans):
+    assert whole_tables(plans(lambda store: withdraw_analyses(store.db, "", lambda *_: (), "head", "1.0.0"))) == []
