@@ -115,6 +115,8 @@ class Requirement(Part):
 
     package: Slug
     on_fail: Literal["not_analysed", "caveat"]
+    #: Findings of it that only limit this one's result, though ``on_fail`` be not_analysed.
+    caveats: tuple[Slug, ...] = ()
 
 
 class Limits(Part):
@@ -170,6 +172,8 @@ class Manifest(Part):
     title: Text
     status: Literal["demonstrator", "research", "cleared"]
     licence: str = Field(min_length=1)
+    #: It is there to be copied: why it must not run, and what makes it one that may. Absent: it may.
+    template: Text | None = None
     intended_use: Literal["triage", "detection", "measurement", "quality"]
     notify: Literal["active", "passive"]
     #: Always shown with a result.

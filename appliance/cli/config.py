@@ -23,14 +23,18 @@ def validate(config_path: Path, site: Path | None, as_json: bool) -> None:  # no
     from appliance.triage.packages import load_packages
 
     checked = read_config(config_path, site)
-    packages = sorted(load_packages(checked))
+    named = load_packages(checked)
+    packages = sorted(name for name, one in named.items() if one.package.manifest.template is None)
+    templates = {name: one.package.manifest.template.en for name, one in named.items() if one.package.manifest.template}
     if as_json:
-        print_json({"valid": True, "mode": checked.site.mode, "packages": packages})
+        print_json({"valid": True, "mode": checked.site.mode, "packages": packages, "templates": templates})
     else:
         click.echo(
             f"{config_path}: valid; mode {checked.site.mode}, {len(checked.sources)} sources,"
             f" {len(checked.destinations)} destinations, packages: {', '.join(packages) or 'none'}"
         )
+        for name, why in sorted(templates.items()):
+            click.echo(f"  {name} is a template and will not run: {why}")
 
 
 @config.command("worker-network")

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -17,18 +17,9 @@ from appliance.config import Config, KServe
 from appliance.deliver.echo import echo
 from appliance.deliver.stage import peer_of
 from appliance.errors import ConfigError
+from engines.backends.probe import Line
 
 _SIGNS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One thing looked at."""
-
-    what: str
-    state: str
-    found: str
-    mend: str = ""
 
 
 @click.command()
@@ -133,6 +124,10 @@ def _packages(config: Config) -> Line:
         return Line("packages", "fail", str(error), "mend 'packages' in the configuration")
     if not running:
         return Line("packages", "warn", "none is configured: nothing will be analysed", "add one under 'packages'")
+    for name, one in sorted(running.items()):
+        if one.package.manifest.template is not None:
+            why = one.package.manifest.template.en
+            return Line("packages", "warn", f"{name} is a template and will not run", why)
     return Line("packages", "ok", ", ".join(f"{name} ({one.role})" for name, one in sorted(running.items())))
 
 
@@ -151,8 +146,7 @@ def _decoders() -> Line:
 def _engines(config: Config) -> Iterator[Line]:
     from engines.backends.probe import judge, probe
 
-    for line in judge(probe(), config.engines.backend):
-        yield Line(line.what, line.state, line.found, line.mend)
+    yield from judge(probe(), config.engines.backend)
 
 
 def _kserve(section: KServe) -> Line:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.store.database import Transaction
 from appliance.store.package_rows import PackageRow, PackageState
-from engines.manifest import Manifest
-from engines.package import parse_manifest
+
+if TYPE_CHECKING:
+    from engines.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,9 @@ def manifest_of(tx: Transaction, row: PackageRow) -> Manifest:
     Raises:
         PackageError: This software no longer understands it.
     """
+    # Here, because it brings numpy with it, and every command imports the store.
+    from engines.package import parse_manifest
+
     found = tx.one("SELECT manifest FROM package WHERE id = ?", (row.id,))
     return parse_manifest(str(found["manifest"] if found else "").encode(), f"{row.name} {row.version}")
 
@@ -131,6 +136,8 @@ def check_activation(
         raise ConflictError(f"{said} has no slot any more; install it again")
     if row.state is PackageState.LIVE:
         raise ConflictError(f"{said} is live; 'scanside model withdraw {row.name}' takes it out of service")
+    if manifest.template is not None:
+        raise ConflictError(f"{said} is a template and cannot be activated: {manifest.template.en}")
     if clinical and manifest.status != "cleared":
         raise ConflictError(f"{said} has status {manifest.status} and cannot run in clinical mode")
     if clinical and not terms.shadow and (terms.days <= 0 or terms.studies <= 0):

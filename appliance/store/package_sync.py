@@ -3,6 +3,7 @@
 * The configuration says how a version begins and, when it changes, what it is from then on. What a person did since
   with ``scanside model`` stays; above all a withdrawal does, until it is activated again.
 * A software update that brings another version takes the old one's files away: the new one takes its place.
+* A template never runs: an issue says so for as long as the file names it and no other version serves.
 * In clinical mode nothing is live that was not silent before, and no operating point changes by editing a file.
 """
 
@@ -22,6 +23,10 @@ from appliance.store.package_rows import PackageRow, PackageState, package_rows
 from appliance.store.package_rules import inherit_points, set_point
 
 _BY = "configuration"
+#: Nothing serves where something did: what it claims ends NOT_ANALYSED until a version is live again.
+PACKAGE_WITHDRAWN = "PACKAGE_WITHDRAWN"
+#: The configuration names a package that is there to be copied.
+PACKAGE_TEMPLATE = "PACKAGE_TEMPLATE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,13 @@ class Choice:
     manifest: str
     role: Role
     operating_points: Mapping[str, str]
+    #: Why a template must not run; empty: it may.
+    template: str = ""
+
+    @property
+    def state(self) -> PackageState:
+        """Where its version begins, as far as the configuration decides."""
+        return PackageState.INSTALLED if self.template else PackageState(str(self.role))
 
     def as_json(self) -> str:
         """As it is kept, to see a change."""
@@ -53,15 +65,29 @@ def sync(tx: Transaction, choices: Sequence[Choice], *, clinical: bool) -> None:
             _begin(tx, choice, rows)
         elif known.origin == "config":
             _change(tx, choice, known, rows, clinical=clinical)
+    _tell_templates(tx, choices)
     names = {choice.name for choice in choices}
     for row in package_rows(tx):
         if row.origin == "config" and row.chosen and row.name not in names:
             state = row.state if row.state is PackageState.WITHDRAWN else PackageState.REMOVED
             tx.execute("UPDATE package SET chosen = 0, choice = '' WHERE id = ?", (row.id,))
             _place(tx, row, state)
-            clear_issue(tx, "PACKAGE_WITHDRAWN", row.name)
+            clear_issue(tx, PACKAGE_WITHDRAWN, row.name)
         elif clinical and row.state is PackageState.LIVE and not row.live_after_days:
             _place(tx, row, PackageState.SILENT)
+
+
+def _tell_templates(tx: Transaction, choices: Sequence[Choice]) -> None:
+    """One issue for each template that the file names, unless a version that may run does; none for others."""
+    refused = {one.name: one for one in choices if one.template}
+    for row in tx.all("SELECT subject FROM issue WHERE code = ? AND cleared_at IS NULL", (PACKAGE_TEMPLATE,)):
+        if row["subject"] not in refused:
+            clear_issue(tx, PACKAGE_TEMPLATE, row["subject"])
+    for name, one in refused.items():
+        if any(row.runs for row in package_rows(tx, name)):
+            clear_issue(tx, PACKAGE_TEMPLATE, name)
+        else:
+            raise_issue(tx, PACKAGE_TEMPLATE, name, Severity.WARNING, {"version": one.version, "why": one.template})
 
 
 def _begin(tx: Transaction, choice: Choice, rows: Sequence[PackageRow]) -> None:
@@ -69,7 +95,7 @@ def _begin(tx: Transaction, choice: Choice, rows: Sequence[PackageRow]) -> None:
     gone = [row for row in rows if row.origin == "config" and row.state is not PackageState.REMOVED]
     serving = next((row for row in rows if row.origin == "installed" and row.runs), None)
     withdrawn = next((row for row in gone if row.state is PackageState.WITHDRAWN), None)
-    state = PackageState(str(choice.role))
+    state = choice.state
     if withdrawn is not None:
         state = PackageState.WITHDRAWN
     elif serving is not None:
@@ -86,7 +112,7 @@ def _begin(tx: Transaction, choice: Choice, rows: Sequence[PackageRow]) -> None:
         state=str(state),
         state_at=tx.at,
         was=withdrawn.was if withdrawn else "",
-        why=withdrawn.why if withdrawn else "",
+        why=withdrawn.why if withdrawn else choice.template,
         choice=choice.as_json(),
         installed_at=tx.at,
     )
@@ -96,7 +122,7 @@ def _begin(tx: Transaction, choice: Choice, rows: Sequence[PackageRow]) -> None:
     if gone:
         inherit_points(tx, gone[-1], package_rows(tx, choice.name)[-1])
     if any(row.state is PackageState.LIVE for row in gone) and state is not PackageState.LIVE and serving is None:
-        raise_issue(tx, "PACKAGE_WITHDRAWN", choice.name, Severity.FAULT, {"version": gone[-1].version})
+        raise_issue(tx, PACKAGE_WITHDRAWN, choice.name, Severity.FAULT, {"version": gone[-1].version})
     _tell(tx, choice, state)
 
 
@@ -113,7 +139,7 @@ def _change(tx: Transaction, choice: Choice, row: PackageRow, rows: Sequence[Pac
     if (is_back and row.state is not PackageState.WITHDRAWN and not others) or (
         row.runs and before["role"] != choice.role and not (others and choice.role is Role.LIVE)
     ):
-        state = PackageState(str(choice.role))
+        state = choice.state
     changed = {f: p for f, p in choice.operating_points.items() if before["operating_points"].get(f) != p}
     dropped = [f for f in before["operating_points"] if said and f not in choice.operating_points]
     if clinical and (changed or dropped) and said:

@@ -37,10 +37,7 @@ from appliance.store.package_rules import (
     refuse_known,
     set_point,
 )
-from appliance.store.package_sync import Choice, sync
-
-#: Nothing serves where something did: what it claims ends NOT_ANALYSED until a version is live again.
-PACKAGE_WITHDRAWN = "PACKAGE_WITHDRAWN"
+from appliance.store.package_sync import PACKAGE_TEMPLATE, PACKAGE_WITHDRAWN, Choice, sync
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +124,8 @@ class Packages:
             " AND done_at >= ?",
             (row.name, row.version, iso(row.state_at)),
         )
-        now = db.now if isinstance(db, Transaction) else db.clock.now()
         return Soak(
-            days=(now - row.state_at) / timedelta(days=1),
+            days=_days(db, row),
             studies=found["studies"],
             findings=found["findings"],
             not_analysed=found["missed"],
@@ -251,6 +247,7 @@ class Packages:
             )
             if terms.is_at_once:
                 _go_live(tx, row, Soak(days=0.0, studies=0, findings=0, not_analysed=0), actor)
+            clear_issue(tx, PACKAGE_TEMPLATE, name)
             hand_over(tx, self._db.stream, owed)
             return next(one for one in package_rows(tx, name) if one.id == row.id)
 
@@ -268,8 +265,8 @@ class Packages:
     def _is_due(self, db: Database | Transaction, row: PackageRow) -> bool:
         if row.state is not PackageState.SILENT or row.live_after_days is None or row.live_after_studies is None:
             return False
-        soak = self._soak(db, row)
-        return soak.days >= row.live_after_days and soak.studies >= row.live_after_studies
+        # Days first: studies are counted by a look at all of its analyses.
+        return _days(db, row) >= row.live_after_days and self._soak(db, row).studies >= row.live_after_studies
 
     def withdraw(self, name: str, why: str, *, version: str = "", owed: Owing, actor: Actor) -> tuple[PackageRow, int]:
         """Take a version out of service at once.
@@ -385,6 +382,12 @@ RUNNING_OR_WAITING = (
     PackageState.RETIRED,
     PackageState.WITHDRAWN,
 )
+
+
+def _days(db: Database | Transaction, row: PackageRow) -> float:
+    """How long a version has been in its state."""
+    now = db.now if isinstance(db, Transaction) else db.clock.now()
+    return (now - row.state_at) / timedelta(days=1)
 
 
 def _move(tx: Transaction, row: PackageRow, state: PackageState, why: str = "") -> None:

@@ -113,6 +113,7 @@ class RunningPackages(Mapping[str, Running]):
                     manifest=one.package.data(MANIFEST_NAME).decode("utf-8"),
                     role=one.role,
                     operating_points=one.operating_points,
+                    template=one.package.manifest.template.en if one.package.manifest.template else "",
                 )
                 for name, one in chosen.items()
             ],

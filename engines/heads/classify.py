@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from engines.errors import ContentError
 from engines.heads.base import Head
+from engines.heads.likeness import likeness_of
 from engines.heads.maps import Activation, activated
 from engines.preprocess.base import Assembled
 from engines.types import ModelOutput, Tensors
@@ -55,7 +53,7 @@ class Classify(Head):
             )
         numbers = dict(assembled.numbers)
         if self.guard is not None:
-            numbers["guard"] = self._guarded(outputs.get(self.guard), self.guard)
+            numbers["guard"] = likeness_of(outputs.get(self.guard), self.guard, self.guard_least)
         scores = activated(values, self.activation, self.output, axis=1)[0]
         picture = assembled.stack.slices[0].id
         named = {name: float(score) for name, score in zip(self.findings, scores, strict=True) if name is not None}
@@ -64,27 +62,3 @@ class Classify(Head):
             key_slices=dict.fromkeys(named, (picture,)),
             numbers=numbers,
         )
-
-    def _guarded(self, values: NDArray[Any] | None, name: str) -> float:
-        """The guard's value, high enough.
-
-        Raises:
-            ContentError: ``out_of_envelope`` below the least, ``unreliable_output`` for what is no such value.
-        """
-        if values is None or values.shape != (1, 1):
-            raise ContentError(
-                "unreliable_output",
-                "output '{output}' has shape {shape}, expected (1, {count})",
-                output=name,
-                shape=str(None if values is None else values.shape),
-                count=1,
-            )
-        likeness = float(activated(values, "none", name)[0, 0])
-        if likeness < self.guard_least:
-            raise ContentError(
-                "out_of_envelope",
-                "the picture is not of the kind that the package was made for (likeness {likeness}, at least {least})",
-                likeness=round(likeness, 3),
-                least=self.guard_least,
-            )
-        return likeness

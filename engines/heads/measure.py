@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from engines.envelope import Range
 from engines.errors import ContentError
 from engines.heads.base import Head
+from engines.heads.likeness import likeness_of
 from engines.preprocess.base import Assembled
 from engines.types import Measured, ModelOutput, Tensors
 
@@ -25,6 +26,8 @@ class Measure(Head):
         sd: Standard deviation in ``unit``, the same for every case.
         sd_output: Or the graph's output that holds it, of the value's shape, before ``scale``.
         possible: Values outside cannot be believed.
+        guard: Name of a further output [1, 1], 0..1: how much the picture is of the kind that the graph was made for.
+        guard_least: Below this the picture gets no value.
     """
 
     finding: str
@@ -37,6 +40,8 @@ class Measure(Head):
     sd: float | None = Field(default=None, ge=0)
     sd_output: str | None = None
     possible: Range = Range()
+    guard: str | None = None
+    guard_least: float = Field(default=0.5, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_sd(self) -> Measure:
@@ -47,10 +52,13 @@ class Measure(Head):
     @property
     def reads(self) -> tuple[str, ...]:
         """See ``Head.reads``."""
-        return (self.output,) if self.sd_output is None else (self.output, self.sd_output)
+        return tuple(name for name in (self.output, self.sd_output, self.guard) if name is not None)
 
     def decide(self, outputs: Tensors, assembled: Assembled) -> ModelOutput:
         """See ``Head.decide``. The picture itself is the key picture; of a stack, the one in its middle."""
+        numbers = dict(assembled.numbers)
+        if self.guard is not None:
+            numbers["guard"] = likeness_of(outputs.get(self.guard), self.guard, self.guard_least)
         value = self._read(outputs, self.output) * self.scale + self.offset
         if not self.possible.holds(value):
             raise ContentError(
@@ -70,7 +78,7 @@ class Measure(Head):
             scores={self.finding: value},
             measurements={self.finding: (Measured(name=self.name, value=value, unit=self.unit, sd=sd),)},
             key_slices={self.finding: (slices[len(slices) // 2].id,)},
-            numbers=dict(assembled.numbers),
+            numbers=numbers,
         )
 
     def _read(self, outputs: Tensors, name: str) -> float:
