@@ -128,6 +128,35 @@ class Severity(Word):
     FAULT = "fault"
 
 
+class QualityChoice(Word):
+    """What a technologist did about a quality warning. The box never advises which."""
+
+    ACCEPTED_AS_IS = "accepted_as_is"
+    IMAGE_ADDED = "image_added"
+
+
+class QualityReason(Word):
+    """Why, by the categories of a reject analysis, so that a site can count them as it counts its rejects.
+
+    They follow AAPM Report 305 (Little et al., Guidance for standardization of vendor-neutral reject analysis in
+    radiography, J Appl Clin Med Phys 24(5), 2023, e13938) at its coarsest level. The codes are ours: a site that sends
+    them elsewhere maps them to the report's own list first.
+    """
+
+    POSITIONING = "positioning"
+    ANATOMY_CUTOFF = "anatomy_cutoff"
+    MOTION = "motion"
+    EXPOSURE = "exposure"
+    ARTIFACT = "artifact"
+    MARKER = "marker"
+    WRONG_EXAMINATION = "wrong_examination"
+    EQUIPMENT = "equipment"
+    PATIENT = "patient"
+    OTHER = "other"
+    #: The person saw nothing of what the warning said: what a false warning looks like in the statistics.
+    NO_FAULT_SEEN = "no_fault_seen"
+
+
 class ActorKind(Word):
     """Who did what a journal row tells."""
 
@@ -213,6 +242,11 @@ class Header:
     image_orientation_patient: tuple[float, float, float, float, float, float] | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     slice_thickness_mm: float | None = None
+    #: Of a projection image, as its detector reports them (IEC 62494-1): what reached the detector, what should have,
+    #: and ten times the decimal logarithm of the one over the other.
+    exposure_index: float | None = None
+    target_exposure_index: float | None = None
+    deviation_index: float | None = None
     rows: int | None = None
     columns: int | None = None
     samples_per_pixel: int | None = None
@@ -251,6 +285,21 @@ class SourceRef:
     mode: SourceMode
     stat: bool = False
     assume_charset: str = ""
+
+
+#: Stands between SOP Instance UID and frame number in the id of a picture; no UID can hold it.
+_FRAME = "#"
+
+
+def slice_id(sop_instance_uid: str, frame_number: int | None = None) -> str:
+    """The id of a picture: of a single-frame object its UID, of a multi-frame object with the frame's number from 1."""
+    return sop_instance_uid if frame_number is None else f"{sop_instance_uid}{_FRAME}{frame_number}"
+
+
+def split_id(slice_id: str) -> tuple[str, int | None]:
+    """SOP Instance UID and frame number (from 1; None for a single-frame object) of a picture's id."""
+    uid, _, frame = slice_id.partition(_FRAME)
+    return uid, int(frame) if frame else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from engines.manifest import Manifest
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = "head-ct-hyperdensity"
 CHEST = "chest-xray-effusion"
+QUALITY = "chest-xray-quality"
 
 WANG = Identity(
     study_instance_uid="1.2.826.0.1.3680043.10.1.1",
@@ -65,7 +66,7 @@ LI = Identity(
 
 
 def packages() -> dict[str, PackageText]:
-    """The bundled head package as it is, and an invented one of category 2."""
+    """The bundled head package as it is, an invented one of category 2, and an invented one of image quality."""
     data = yaml.safe_load((ROOT / "engines" / "models" / HEAD / "model.yaml").read_text(encoding="utf-8"))
     head = package_text(Manifest.model_validate(data), live=True)
     effusion = replace(
@@ -82,7 +83,21 @@ def packages() -> dict[str, PackageText]:
         intended_use="triage",
         findings={"effusion": effusion},
     )
-    return {HEAD: head, CHEST: chest}
+    words = {
+        "bases": ("Check before the patient leaves: lung bases cut off", "请在患者离开前检查：肺底未包全"),
+        "rotated": ("Check before the patient leaves: the chest is turned", "请在患者离开前检查：胸部旋转"),
+    }
+    quality = replace(
+        chest,
+        title={"en": "Chest X-ray image quality", "zh_Hans": "胸片图像质量"},
+        looked_for={"en": "Lungs that are cut off or turned.", "zh_Hans": "肺野未包全或旋转。"},
+        intended_use="quality",
+        findings={
+            name: replace(effusion, title={"en": en, "zh_Hans": zh}, advice={}, category=3)
+            for name, (en, zh) in words.items()
+        },
+    )
+    return {HEAD: head, CHEST: chest, QUALITY: quality}
 
 
 def add_study(
@@ -99,6 +114,7 @@ def add_study(
     source: str = "CT-1",
     identity_revision: int = 1,
     age: str = "",
+    exposure: tuple[float | None, float | None, float | None] = (None, None, None),
 ) -> int:
     """A study with one series of one recorded instance."""
     at = iso(tx.now - timedelta(seconds=ago_s))
@@ -159,10 +175,13 @@ def add_study(
         instance_number=14,
         received_at=at,
         received_mono=tx.mono - ago_s,
+        exposure_index=exposure[0],
+        target_exposure_index=exposure[1],
+        deviation_index=exposure[2],
     )
     tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version, instance))
     if not is_open:
-        tx.insert(
+        revision = tx.insert(
             "revision",
             series_id=series,
             n=1,
@@ -174,6 +193,7 @@ def add_study(
             boot=tx.boot,
             routed=1,
         )
+        tx.execute("INSERT INTO revision_version VALUES (?, ?)", (revision, version))
     if outcome is not None:
         tx.journal(StudyOutcome(outcome=str(outcome), reason=reason and str(reason)), study_id=study)
     return study
@@ -305,6 +325,44 @@ def priority(tx: Transaction, identity: Identity = DOE, **more: Any) -> int:
     return add_alert(tx, study, analysis, finding="effusion", package=CHEST, **({"category": 2} | more))
 
 
+def warned(
+    tx: Transaction,
+    identity: Identity = WANG,
+    *,
+    findings: tuple[str, ...] = ("bases",),
+    flagged: bool = True,
+    outcome: Outcome = Outcome.NOTHING_FLAGGED,
+    reason: Reason | None = None,
+    exposure: tuple[float | None, float | None, float | None] = (325.0, 400.0, -0.9),
+    late: bool = False,
+    **more: Any,
+) -> int:
+    """A chest X-ray that a quality package looked at, and warns of where ``flagged``; returns the study."""
+    study = add_study(
+        tx,
+        identity,
+        outcome=outcome,
+        reason=reason,
+        exposure=exposure,
+        **({"description": "Chest PA", "modality": "DX", "source": "DX-2", "images": 1} | more),
+    )
+    warn_again(tx, study, findings=findings, flagged=flagged, late=int(late))
+    return study
+
+
+def warn_again(
+    tx: Transaction, study: int, *, findings: tuple[str, ...] = ("bases",), flagged: bool = True, **more: Any
+) -> int:
+    """One more analysis of the study by the quality package; returns it."""
+    scores = tuple(
+        FindingResult(id=name, score=0.9, operating_point="standard", threshold=0.5, flagged=flagged, category=3)
+        for name in findings
+    )
+    result = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED, findings=scores)
+    values = {"package": QUALITY, "intended_use": "quality", "notify": "passive", "category": 3} | more
+    return add_analysis(tx, study, result, took_s=0.3, **values)
+
+
 def picture(size: int = 192) -> bytes:
     """A grey disc with a bright spot as PNG: stands for a key picture."""
     rows = b"".join(
@@ -381,6 +439,18 @@ def _note(tx: Transaction, _: Store) -> None:
     priority(tx, DOE, category=3, active=0, chime=0)
 
 
+def _quality(tx: Transaction, _: Store) -> None:
+    _history(tx)
+    warned(tx, findings=("bases", "rotated"))
+
+
+def _quality_several(tx: Transaction, _: Store) -> None:
+    _history(tx)
+    warned(tx, DOE, ago_s=2000.0, late=True)
+    warned(tx, LI, exposure=(1210.0, 400.0, 4.8), ago_s=60.0)
+    warned(tx, outcome=Outcome.NOT_ANALYSED, reason=Reason.QUALITY)
+
+
 def _nothing_flagged(tx: Transaction, _: Store) -> None:
     _history(tx)
     nothing_flagged(tx)
@@ -444,6 +514,8 @@ SCENES: dict[str, Callable[[Transaction, Store], None]] = {
     "urgent": _urgent,
     "priority": _priority,
     "note": _note,
+    "quality": _quality,
+    "quality-several": _quality_several,
     "seen": _seen,
     "nothing-flagged": _nothing_flagged,
     "not-analysed": _not_analysed,

@@ -47,6 +47,11 @@ def shoot(context: BrowserContext, scene: str, folder: Path) -> None:
                 page.set_viewport_size({"width": 1280, "height": 800})
                 page.click("[data-acknowledge]")
                 page.screenshot(path=OUT / f"acknowledge.{locale}.1280x800.png")
+            if scene == "quality":
+                page.click("[data-decide]")
+                for size, (width, height) in SIZES.items():
+                    page.set_viewport_size({"width": width, "height": height})
+                    page.screenshot(path=OUT / f"answer.{locale}.{size}.png")
     finally:
         page.close()
         server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,13 +22,14 @@ from appliance.cli.common import (
 )
 from appliance.errors import NotFoundError
 from appliance.intake.record import originals_for
+from appliance.records import Actor, ActorKind, QualityChoice, QualityReason
 from appliance.store.affected import affected
-from appliance.store.readmodels import StudyView, to_json
+from appliance.store.readmodels import ExposureView, StudyView, to_json
 
 
 @click.group(cls=Group)
 def study() -> None:
-    """Studies: list, show, process again, choose between versions."""
+    """Studies: list, show, process again, choose between versions, answer quality warnings."""
 
 
 def outcome_text(view: StudyView) -> str:
@@ -35,6 +37,34 @@ def outcome_text(view: StudyView) -> str:
     if view.outcome is None:
         return "open"
     return f"{view.outcome} ({view.reason})" if view.reason else str(view.outcome)
+
+
+def exposure_text(view: ExposureView) -> str:
+    """How an image was exposed, as one line."""
+    said = {
+        "exposure index": view.exposure_index,
+        "target": view.target_exposure_index,
+        "deviation index": view.deviation_index,
+    }
+    line = ", ".join(f"{name} {value:g}" for name, value in said.items() if value is not None)
+    if view.percent_of_target is not None:
+        line += f" ({view.percent_of_target:.3g} % of the target exposure)"
+    return f"image {view.instance_number}: {line}" if view.instance_number is not None else line
+
+
+def _quality_warnings(view: StudyView) -> list[dict[str, Any]]:
+    """What quality packages warn of now, and what was done about it."""
+    return [
+        {
+            "analysis": analysis.id,
+            "package": analysis.package,
+            "version": analysis.package_version,
+            "findings": [finding.id for finding in analysis.quality_warnings],
+            "choice": to_json(analysis.choice),
+        }
+        for analysis in view.analyses
+        if analysis.quality_warnings
+    ]
 
 
 @study.command("list")
@@ -76,18 +106,25 @@ def show(which: str, config_path: Path, site: Path | None, as_json: bool) -> Non
     """Everything about one study: a number of 'study list', a Study Instance UID or an accession number."""
     with opened(read_config(config_path, site)) as store:
         detail = store.views.study(study_id_of(store, which))
-    if as_json:
-        print_json(to_json(detail))
-        return
     view = detail.study
+    warnings = _quality_warnings(view)
+    if as_json:
+        print_json({**to_json(detail), "quality_warnings": warnings})
+        return
     click.echo(f"Study {view.id} from {view.source}: {outcome_text(view)}, {view.images} images")
     for series in detail.series:
         click.echo(f"  series {series.id} {series.modality}: {series.images} images {series.left_out or ''}".rstrip())
+        for exposure in series.exposures:
+            click.echo(f"    {exposure_text(exposure)}")
     for analysis in view.analyses:
         said = f"{analysis.outcome} {analysis.reason or ''} {analysis.detail}".strip()
         click.echo(f"  analysis {analysis.id} {analysis.package} {analysis.package_version} ({analysis.role}): {said}")
         for name, ms in analysis.hops_ms.items():
             click.echo(f"    {name}: {ms:.0f} ms")
+    for warning in warnings:
+        chosen = warning["choice"]
+        done = "{choice} ({reason}) by {decided_by}".format(**chosen) if chosen else "not answered"
+        click.echo(f"  quality warning of analysis {warning['analysis']}: {', '.join(warning['findings'])}: {done}")
     for delivery in view.deliveries:
         click.echo(f"  {delivery.count} {delivery.kind} to {delivery.destination}: {delivery.state} {delivery.error}")
     for fact in detail.facts:
@@ -104,6 +141,40 @@ def reprocess(which: str, config_path: Path, site: Path | None, as_json: bool) -
         study_id = study_id_of(store, which)
         store.analyses.reprocess(study_id, me())
     print_json({"study": study_id, "queued": True}) if as_json else click.echo(f"study {study_id} is analysed again")
+
+
+@study.command()
+@click.argument("which")
+@click.option("--choice", required=True, type=click.Choice([str(one) for one in QualityChoice]), help="What was done.")
+@click.option(
+    "--reason",
+    required=True,
+    type=click.Choice([str(one) for one in QualityReason]),
+    help="Why, as a category of a reject analysis (AAPM Report 305).",
+)
+@click.option("--by", "name", help="Who decided; default: the user at the keyboard.")
+@config_option
+@json_option
+def quality(
+    which: str,
+    choice: str,
+    reason: str,
+    name: str | None,
+    config_path: Path,
+    site: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Say what was done about the quality warnings of a study, and why; again to correct it."""
+    actor = Actor(kind=ActorKind.PERSON, name=name, role="technologist") if name is not None else me()
+    with opened(read_config(config_path, site)) as store:
+        study_id = study_id_of(store, which)
+        analyses = store.quality.decide(study_id, QualityChoice(choice), QualityReason(reason), actor)
+    if as_json:
+        print_json(
+            {"study": study_id, "analyses": list(analyses), "choice": choice, "reason": reason, "by": actor.name}
+        )
+    else:
+        click.echo(f"quality warnings of study {study_id}: {choice} ({reason}) by {actor.name}")
 
 
 def _moment(text: str, *, is_end: bool) -> datetime:

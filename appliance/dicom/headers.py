@@ -86,6 +86,13 @@ _SHORTS = {
     "bits_stored": tags.BITS_STORED,
     "pixel_representation": tags.PIXEL_REPRESENTATION,
 }
+#: Attributes of one number (VR DS, VM 1) with the least and the greatest value that can be meant. An index is never
+#: zero, though some devices write that for "not known"; a deviation of 50 is a factor of 100,000.
+_EXPOSURE = {
+    "exposure_index": (0x00181411, 1e-6, 1e6),
+    "target_exposure_index": (0x00181412, 1e-6, 1e6),
+    "deviation_index": (0x00181413, -50.0, 50.0),
+}
 _IMAGE_LATERALITY, _LATERALITY = 0x00200062, 0x00200060
 _FRAME_OF_REFERENCE_UID = 0x00200052
 _REQUEST_ATTRIBUTES, _REQUESTED_PROCEDURE_ID = 0x00400275, 0x00401001
@@ -205,6 +212,7 @@ class _Reader:
             **{field: self._text(tag, vr) for field, (tag, vr) in _TEXTS.items()},
             **{field: self._list(tag) for field, tag in _LISTS.items()},
             **{field: attributes.integer(tag) for field, tag in _NUMBERS.items()},
+            **{field: self._number(*place) for field, place in _EXPOSURE.items()},
             **shorts,
         }
         return Header(
@@ -240,6 +248,10 @@ class _Reader:
 
     def _text(self, tag: int, vr: str) -> str:
         return decode_text(self._attributes.raw(tag), self._charset, vr, self._assume_charset)
+
+    def _number(self, tag: int, least: float, greatest: float) -> float | None:
+        numbers = self._attributes.decimals(tag)
+        return numbers[0] if len(numbers) == 1 and least <= numbers[0] <= greatest else None
 
     def _list(self, tag: int) -> tuple[str, ...]:
         text = self._attributes.ascii(tag)

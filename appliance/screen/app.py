@@ -17,7 +17,7 @@ from starlette.routing import Route
 from appliance.clock import Clock
 from appliance.config import Site
 from appliance.errors import NotFoundError
-from appliance.records import Actor, ActorKind
+from appliance.records import Actor, ActorKind, QualityChoice, QualityReason
 from appliance.screen import people, words
 from appliance.screen.feed import Feed, Snapshot
 from appliance.screen.packages import PackageText, text_of
@@ -78,6 +78,7 @@ class _Screen:
             Route("/alerts/{alert_id:int}/presented", self.presented, methods=["POST"]),
             Route("/alerts/{alert_id:int}/picture", self.picture),
             Route("/studies/{study_id:int}/identity", self.identity),
+            Route("/studies/{study_id:int}/quality", self.quality, methods=["POST"]),
             self._assets.route(),
         ]
 
@@ -102,6 +103,7 @@ class _Screen:
                 csrf=request.state.csrf,
                 screen=_screen_name(request),
                 state=str(snapshot.board.state),
+                words=words,
             ),
             headers={"Content-Language": locale.replace("_", "-")},
         )
@@ -115,11 +117,22 @@ class _Screen:
         return JSONResponse({"seq": snapshot.seq, "stream": self._store.db.stream, **to_json(snapshot.board)})
 
     async def acknowledge(self, request: Request) -> Response:
-        name = str((await read_json(request)).get("name", "")).strip()
-        if not _NAME.fullmatch(name):
-            raise HTTPException(400, "give the name of the person who acknowledges, 1 to 64 characters")
-        actor = Actor(kind=ActorKind.PERSON, name=name)
+        actor = _person(await read_json(request))
         await self.pool.run(self._store.alerts.acknowledge, request.path_params["alert_id"], actor)
+        return Response(status_code=204)
+
+    async def quality(self, request: Request) -> Response:
+        """What a technologist did about the quality warnings that they were shown of a study."""
+        given = await read_json(request)
+        actor, seen = _person(given), given.get("analyses")
+        try:
+            choice, reason = QualityChoice(given.get("choice")), QualityReason(given.get("reason"))
+        except ValueError as error:
+            raise HTTPException(400, f"choice and reason come from closed lists: {error}") from error
+        if not isinstance(seen, list) or not all(type(number) is int for number in seen):
+            raise HTTPException(400, "name the analyses that warn, as a list of numbers")
+        study_id = request.path_params["study_id"]
+        await self.pool.run(self._store.quality.decide, study_id, choice, reason, actor, seen=seen)
         return Response(status_code=204)
 
     async def presented(self, request: Request) -> Response:
@@ -208,6 +221,13 @@ class _Screen:
             return self._store.spool.path(relative).read_bytes()
         except FileNotFoundError as error:
             raise NotFoundError(f"{relative} is no longer in the spool") from error
+
+
+def _person(given: Mapping[str, Any]) -> Actor:
+    name = str(given.get("name", "")).strip()
+    if not _NAME.fullmatch(name):
+        raise HTTPException(400, "give the name of the person who does this, 1 to 64 characters")
+    return Actor(kind=ActorKind.PERSON, name=name)
 
 
 def _screen_name(request: Request) -> str:

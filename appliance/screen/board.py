@@ -18,6 +18,8 @@ from appliance.store.readmodels import AI_UNAVAILABLE
 #: How long something new keeps the biggest place.
 NOT_ANALYSED_HOLD = timedelta(seconds=120)
 SEEN_HOLD = timedelta(seconds=120)
+#: A patient is gone then; what nobody decided stays listed.
+QUALITY_HOLD = timedelta(minutes=10)
 NOTHING_FLAGGED_HOLD = timedelta(seconds=60)
 WITHDRAWN_HOLD = timedelta(minutes=10)
 NOTICE_HOLD = timedelta(minutes=30)
@@ -34,15 +36,19 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
     cards = Cards(facts, packages)
     alerts = cards.alerts(facts.open_alerts)
     recent = [cards.study(study) for study in facts.recent]
+    warnings = cards.warnings(facts.warned)
+    urging = [card for card in warnings if Mark.LATE not in card.marks and facts.now - card.at < QUALITY_HOLD]
     analysing = tuple(cards.analysing())
     receiving = tuple(cards.receiving())
-    state, hero = _first(facts, alerts, recent, busy=bool(analysing), arriving=bool(receiving))
-    rows = _rows(alerts, cards.alerts(facts.withdrawn), recent, hero)
+    state, hero = _first(facts, alerts, urging, recent, busy=bool(analysing), arriving=bool(receiving))
+    old = [card for card in warnings if card not in urging]
+    rows = _rows(alerts, cards.alerts(facts.withdrawn), urging, old, recent, hero)
     faults = tuple(i for i in facts.box.issues if i.severity is Severity.FAULT and i.code != AI_UNAVAILABLE)
     return Board(
         state=state,
         hero=hero,
         open_alerts=len(alerts),
+        open_warnings=len(warnings),
         items=tuple(rows[:LIST_ROWS]),
         receiving=receiving,
         analysing=analysing,
@@ -60,17 +66,26 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
 
 
 def _first(
-    facts: Facts, alerts: list[Card], recent: list[Card], *, busy: bool, arriving: bool
+    facts: Facts, alerts: list[Card], urging: list[Card], recent: list[Card], *, busy: bool, arriving: bool
 ) -> tuple[State, Card | None]:
-    """What comes first: alerts that call, then what was not analysed, then what goes on, then what is merely told."""
+    """What comes first.
+
+    Alerts that call, then what was not analysed, then what to look at before the patient leaves, then what goes on,
+    then what is merely told.
+    """
     now = facts.now
+    warned = {card.study_id for card in urging}
     calling = next((card for card in alerts if card.level is not Level.NOTE), None)
     if calling is not None:
         return State(calling.level.value), calling
     fresh = [card for card in recent if Mark.LATE not in card.marks]
-    missed = next((c for c in fresh if c.level is Level.NOT_ANALYSED and now - c.at < NOT_ANALYSED_HOLD), None)
-    if missed is not None:
-        return State.NOT_ANALYSED, missed
+    missed = [card for card in fresh if card.level is Level.NOT_ANALYSED and now - card.at < NOT_ANALYSED_HOLD]
+    # A warning of the same study says more of what to do; its card says that the study was not analysed, too.
+    told = next((card for card in missed if card.study_id not in warned), None)
+    if told is not None:
+        return State.NOT_ANALYSED, told
+    if urging:
+        return State.QUALITY, urging[0]
     seen = [
         card
         for card in recent
@@ -90,18 +105,31 @@ def _first(
     return (State.NOTHING_FLAGGED, quiet) if quiet is not None else (State.IDLE, None)
 
 
-def _rows(alerts: list[Card], withdrawn: list[Card], recent: list[Card], hero: Card | None) -> list[Card]:
-    """The list: open alerts, withdrawn ones, what was not analysed, then the rest; each study once."""
+def _rows(
+    alerts: list[Card],
+    withdrawn: list[Card],
+    urging: list[Card],
+    old: list[Card],
+    recent: list[Card],
+    hero: Card | None,
+) -> list[Card]:
+    """The list: open alerts, withdrawn ones, new quality warnings, what was not analysed, then the rest by time.
+
+    A study has one row for its result. A quality warning is no result and has a row of its own.
+    """
     rows: list[Card] = []
+    if hero is not None and hero.level is Level.QUALITY:
+        urging = [card for card in urging if card is not hero]
+        hero = None
     shown = {(hero.study_id, hero.alert_id)} if hero else set()
     studies = {hero.study_id} if hero else set()
-    missed = [card for card in recent if card.level is Level.NOT_ANALYSED]
-    rest = [card for card in recent if card.level is not Level.NOT_ANALYSED]
     for card in (*alerts, *withdrawn):
         if (card.study_id, card.alert_id) not in shown:
             shown.add((card.study_id, card.alert_id))
             rows.append(card)
     # A withdrawn alert is about what was told; the study's present result has its own row.
     studies |= {card.study_id for card in alerts}
-    rows += [c for c in (*missed, *rest) if c.study_id not in studies and (c.study_id, c.alert_id) not in shown]
-    return rows
+    results = [c for c in recent if c.study_id not in studies and (c.study_id, c.alert_id) not in shown]
+    missed = [card for card in results if card.level is Level.NOT_ANALYSED]
+    rest = [card for card in results if card.level is not Level.NOT_ANALYSED]
+    return [*rows, *urging, *missed, *sorted((*old, *rest), key=lambda card: card.at, reverse=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from appliance.records import Outcome, Role
@@ -29,6 +30,11 @@ class Cards:
         """The card of a study that has ended, as it stands now."""
         alert = study.alert if study.outcome is Outcome.FINDING else None
         return self._card(study, alert, study.outcome_at or study.last_at)
+
+    def warnings(self, study_ids: Iterable[int]) -> list[Card]:
+        """Cards of open quality warnings, one for each study, in the same order."""
+        studies = self._facts.studies
+        return [card for i in study_ids if i in studies for card in self._warning(studies[i])]
 
     def receiving(self) -> Iterable[Activity]:
         """Studies that are arriving."""
@@ -87,7 +93,26 @@ class Cards:
             marks=tuple(_marks(study, alert, lead)),
             warnings=tuple(warning for a in live for warning in a.warnings),
             picture=bool(lead and lead.pictures and self._package(lead.package, lead.package_version).shows_place),
+            exposures=tuple(exposure for a in live for exposure in a.exposures),
         )
+
+    def _warning(self, study: StudyView) -> Iterable[Card]:
+        warning = [a for a in study.live if a.quality_warnings and a.choice is None]
+        if not warning:  # decided between two questions to the store
+            return
+        card = self._card(study, None, max(a.done_at or a.ready_at for a in warning))
+        is_late = any(a.late for a in warning)
+        yield replace(
+            card,
+            level=Level.QUALITY,
+            lines=tuple(self._line(a, finding) for a in warning for finding in a.quality_warnings),
+            marks=tuple(mark for mark in card.marks if mark is not Mark.LATE) + ((Mark.LATE,) if is_late else ()),
+            analyses=tuple(a.id for a in warning),
+        )
+
+    def _line(self, analysis: AnalysisView, finding: FindingView) -> Line:
+        title, advice = self._package(analysis.package, analysis.package_version).words(finding.id)
+        return Line(title=title, advice=advice, volume_ml=None, slices=())
 
     def _lines(self, study: StudyView, alert: AlertView) -> Iterable[Line]:
         # Of several versions the one whose result is told: a silent or shadow one is never shown.
@@ -96,11 +121,11 @@ class Cards:
         versions = {analysis.package: analysis.package_version for analysis in told_of}
         for told in alert.findings:
             package = self._package(told.package, versions.get(told.package, ""))
-            text = package.findings.get(told.finding)
+            title, advice = package.words(told.finding)
             result = flagged.get((told.package, told.finding)) if package.shows_place else None
             yield Line(
-                title=text.title if text else {"en": told.finding, "zh_Hans": told.finding},
-                advice=text.advice if text else {},
+                title=title,
+                advice=advice,
                 volume_ml=_millilitres(result),
                 slices=tuple(s.instance_number for s in result.key_slices if s.instance_number)[:3] if result else (),
             )

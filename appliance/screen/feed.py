@@ -31,6 +31,8 @@ QUIET_S = 0.4
 #: A board older than this is not vouched for by a beat.
 FRESH_S = 5.0
 _SLEEP_S = 0.5
+#: Names that a dialog offers.
+NAMES = 6
 #: How far back a start looks for a notice; a journal row costs nothing to skip.
 _NOTICE_ROWS = 20_000
 
@@ -41,6 +43,7 @@ TOLD = (
     Kind.ALERT_PRESENTED,
     Kind.ALERT_ACKNOWLEDGED,
     Kind.ALERT_WITHDRAWN,
+    Kind.QUALITY_DECIDED,
     Kind.STUDY_OUTCOME,
     Kind.BACKLOG_DONE,
     Kind.ISSUE_RAISED,
@@ -147,17 +150,19 @@ class Feed:
         open_alerts = tuple(views.open_alerts())
         withdrawn = tuple(a for a in views.closed_alerts(now - WITHDRAWN_HOLD) if a.withdrawn_at is not None)
         box = views.box()
-        wanted = {alert.study_id for alert in (*open_alerts, *withdrawn)}
+        warned = tuple(views.open_warnings(since))
+        wanted = {*warned, *(alert.study_id for alert in (*open_alerts, *withdrawn))}
         wanted |= {item.study_id for item in box.receiving} | {item.study_id for item in box.analysing}
         return Facts(
             now=now,
             open_alerts=open_alerts,
             withdrawn=withdrawn,
             recent=tuple(recent),
+            warned=warned,
             studies=views.some(wanted),
             box=box,
             counts=views.counts(since),
-            names=tuple(views.acknowledgers()),
+            names=tuple(dict.fromkeys((*views.acknowledgers(), *views.deciders())))[:NAMES],
             notice=self._notice,
         )
 

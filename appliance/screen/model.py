@@ -8,7 +8,7 @@ from datetime import datetime
 
 from appliance.records import AlertState, Detail, Issue, Reason, Word
 from appliance.screen.people import Person
-from appliance.store.readmodels import AlertView, BoxState, StudyView
+from appliance.store.readmodels import AlertView, BoxState, ExposureView, StudyView
 
 
 class State(Word):
@@ -17,6 +17,7 @@ class State(Word):
     URGENT = "urgent"
     PRIORITY = "priority"
     NOT_ANALYSED = "not-analysed"
+    QUALITY = "quality"
     SEEN = "seen"
     AI_DOWN = "ai-down"
     ANALYSING = "analysing"
@@ -32,6 +33,8 @@ class Level(Word):
     URGENT = "urgent"
     PRIORITY = "priority"
     NOTE = "note"
+    #: Look at the image before the patient leaves: for the technologist, no result about the patient.
+    QUALITY = "quality"
     NOT_ANALYSED = "not-analysed"
     NOTHING_FLAGGED = "nothing-flagged"
 
@@ -57,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One study's result."""
+    """One study's result, or its open quality warnings."""
 
     study_id: int
     alert_id: int | None
@@ -79,6 +82,10 @@ class Card:
     marks: tuple[Mark, ...]
     warnings: tuple[Detail, ...]
     picture: bool
+    #: Of quality warnings: the analyses that warn.
+    analyses: tuple[int, ...] = ()
+    #: How the images were exposed, where a quality package looked at them and their headers say so.
+    exposures: tuple[ExposureView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +120,8 @@ class Facts:
     withdrawn: tuple[AlertView, ...]
     #: Ended studies within ``WINDOW``, newest first; those not analysed are complete up to the list's length.
     recent: tuple[StudyView, ...]
+    #: Studies with quality warnings that nobody has decided within ``WINDOW``, newest warning first.
+    warned: tuple[int, ...]
     #: Every study that alerts and activities refer to.
     studies: Mapping[int, StudyView]
     box: BoxState
@@ -129,6 +138,8 @@ class Board:
     hero: Card | None
     #: Open alerts in all, the one in the biggest place included.
     open_alerts: int
+    #: Studies with open quality warnings, the one in the biggest place included.
+    open_warnings: int
     items: tuple[Card, ...]
     receiving: tuple[Activity, ...]
     analysing: tuple[Activity, ...]

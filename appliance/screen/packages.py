@@ -34,6 +34,11 @@ class PackageText:
         """Whether a picture or slice numbers may be shown; for a ``triage`` package that would be a region."""
         return self.intended_use != "triage"
 
+    def words(self, finding: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Title and advice of a finding; one that is not known is told by its id."""
+        text = self.findings.get(finding)
+        return (text.title, text.advice) if text else ({"en": finding, "zh_Hans": finding}, {})
+
 
 def package_text(manifest: Manifest, *, live: bool) -> PackageText:
     """The texts of a loaded package."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.records import Reason
+from appliance.records import QualityChoice, QualityReason, Reason
 from appliance.store.readmodels import AI_UNAVAILABLE
 from appliance.web.i18n import N_
 
@@ -46,6 +46,27 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
 }
 
+#: What a technologist did about a quality warning.
+QUALITY_CHOICES: dict[str, str] = {
+    QualityChoice.ACCEPTED_AS_IS: N_("The image stays as it is"),
+    QualityChoice.IMAGE_ADDED: N_("Another image was taken"),
+}
+
+#: And why.
+QUALITY_REASONS: dict[str, str] = {
+    QualityReason.POSITIONING: N_("Positioning or rotation"),
+    QualityReason.ANATOMY_CUTOFF: N_("Anatomy cut off"),
+    QualityReason.MOTION: N_("Motion or breathing"),
+    QualityReason.EXPOSURE: N_("Exposure or technique"),
+    QualityReason.ARTIFACT: N_("Artifact or foreign object"),
+    QualityReason.MARKER: N_("Marker wrong or cut off"),
+    QualityReason.WRONG_EXAMINATION: N_("Wrong patient, side or body part"),
+    QualityReason.EQUIPMENT: N_("Equipment or processing"),
+    QualityReason.PATIENT: N_("The patient could not cooperate"),
+    QualityReason.OTHER: N_("Another reason"),
+    QualityReason.NO_FAULT_SEEN: N_("I see no such fault in the image"),
+}
+
 #: Why an alert was withdrawn.
 WITHDRAWN = {
     "superseded": N_("Replaced by a newer result"),
@@ -64,6 +85,7 @@ ISSUES = {
     "SPOOL_CORRUPT": N_("A stored image is damaged."),
     "SPOOL_MISSING": N_("A stored image is missing."),
     "PACKAGE_REFUSED": N_("An AI package was refused."),
+    "PACKAGE_TEMPLATE": N_("An AI package is a template and does not run. It must be trained first."),
     "PACKAGE_WITHDRAWN": N_("An AI package was taken out of service. What it looked for is not analysed."),
     "ENGINE_FALLBACK": N_("The AI runs without the engine built for this box. It may be slower."),
     "KSERVE_DEGRADED": N_("The site's AI server does not work as it must. This box computes. It may be slower."),

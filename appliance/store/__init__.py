@@ -14,6 +14,7 @@ from appliance.store.engines import EngineFacts
 from appliance.store.issues import Issues
 from appliance.store.journal import Journal
 from appliance.store.packages import Packages
+from appliance.store.quality import Quality
 from appliance.store.revisions import Revisions
 from appliance.store.spool import Spool
 from appliance.store.studies import Studies
@@ -33,6 +34,7 @@ class Store:
     revisions: Revisions
     analyses: Analyses
     alerts: Alerts
+    quality: Quality
     deliveries: Deliveries
     issues: Issues
     packages: Packages
@@ -56,6 +58,7 @@ class Store:
             revisions=Revisions(db),
             analyses=Analyses(db),
             alerts=Alerts(db),
+            quality=Quality(db),
             deliveries=Deliveries(db),
             issues=Issues(db),
             packages=Packages(db),

@@ -31,7 +31,7 @@ from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.migrations import MIGRATIONS
 
 #: Schema that this code reads and writes; ``PRAGMA user_version`` of the file.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 

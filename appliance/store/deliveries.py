@@ -235,6 +235,7 @@ class Deliveries:
         analysis_id: int,
         kind: DeliveryKind,
         *,
+        identity_revision: int,
         path: str,
         sha256: str,
         size: int,
@@ -247,6 +248,7 @@ class Deliveries:
         Args:
             analysis_id: The analysis that it tells of.
             kind: What it is.
+            identity_revision: Of the study when it was built; where the identity has changed since, it is built again.
             path: Relative to the spool.
             sha256: Of the data set, without preamble and file meta information.
             size: Bytes of the file.
@@ -257,9 +259,10 @@ class Deliveries:
         with self._db.write() as tx:
             changed = tx.execute(
                 "UPDATE delivery SET path = ?, sha256 = ?, sop_class_uid = ?, transfer_syntax_uid = ?,"
+                " study_instance_uid = (SELECT study_instance_uid FROM study WHERE id = delivery.study_id),"
                 " state = 'owed', next_at = ? WHERE analysis_id = ? AND kind = ? AND state IN ('held', 'parked')"
-                " AND path IS NULL",
-                (path, sha256, sop_class_uid, transfer_syntax_uid, tx.at, analysis_id, str(kind)),
+                " AND path IS NULL AND identity_revision = ?",
+                (path, sha256, sop_class_uid, transfer_syntax_uid, tx.at, analysis_id, str(kind), identity_revision),
             ).rowcount
             if not changed:
                 return

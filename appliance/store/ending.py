@@ -42,7 +42,11 @@ def end_analysis(
         result: How it ended.
         owed: Objects that destinations are to get; silent, shadow and superseded analyses give none.
     """
-    row = tx.one("SELECT * FROM analysis WHERE id = ?", (analysis_id,))
+    row = tx.one(
+        "SELECT a.*, s.identity_revision AS identity_now FROM analysis a JOIN study s ON s.id = a.study_id"
+        " WHERE a.id = ?",
+        (analysis_id,),
+    )
     if row is None:  # pragma: no cover - callers hold the row
         return
     tx.execute(
@@ -73,7 +77,7 @@ def end_analysis(
     _note_agreement(tx, row, result)
     if row["role"] != Role.LIVE:
         return
-    for item in owed:
+    for item in (*owed, *_corrections(tx, row["predecessor"], owed)):
         delivery_id = tx.insert(
             "delivery",
             destination=item.destination,
@@ -84,6 +88,7 @@ def end_analysis(
             state="held",
             next_at=tx.at,
             owed_at=tx.at,
+            identity_revision=row["identity_now"],
         )
         tx.journal(
             DeliveryOwed(
@@ -91,6 +96,19 @@ def end_analysis(
             ),
             study_id=row["study_id"],
         )
+
+
+def _corrections(tx: Transaction, predecessor: int | None, owed: tuple[OwedResult, ...]) -> list[OwedResult]:
+    """Who was told of the earlier analysis is told of this one, whatever it says: a withdrawn finding is news."""
+    if predecessor is None:
+        return []
+    rows = tx.all(
+        "SELECT DISTINCT destination, kind FROM delivery WHERE analysis_id = ? AND kind IN ('sr', 'statement')"
+        " ORDER BY destination, kind",
+        (predecessor,),
+    )
+    told = [OwedResult(destination=row["destination"], kind=DeliveryKind(row["kind"])) for row in rows]
+    return [one for one in told if one not in owed]
 
 
 def _note_agreement(tx: Transaction, row: Any, result: AnalysisResult) -> None:

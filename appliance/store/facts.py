@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from appliance.records import Word
+from appliance.records import QualityChoice, QualityReason, Word
 
 
 class Kind(Word):
@@ -45,12 +45,25 @@ class Kind(Word):
     ALERT_PRESENTED = "alert_presented"
     ALERT_ACKNOWLEDGED = "alert_acknowledged"
     ALERT_WITHDRAWN = "alert_withdrawn"
+    QUALITY_DECIDED = "quality_decided"
     DELIVERY_OWED = "delivery_owed"
+    RESULT_REISSUED = "result_reissued"
     DELIVERY_BUILT = "delivery_built"
     DELIVERY_SENT = "delivery_sent"
     DELIVERY_FAILED = "delivery_failed"
     DELIVERY_PARKED = "delivery_parked"
     DELIVERY_RETRIED = "delivery_retried"
+    COMMITMENT_ASKED = "commitment_asked"
+    COMMITMENT_NOT_ASKED = "commitment_not_asked"
+    COMMITMENT_ANSWERED = "commitment_answered"
+    COMMITMENT_FAILED = "commitment_failed"
+    COMMITMENT_REQUESTED = "commitment_requested"
+    COMMITMENT_REPORTED = "commitment_reported"
+    COMMITMENT_NOT_REPORTED = "commitment_not_reported"
+    IMAGES_REMOVED = "images_removed"
+    IMAGE_RESTORED = "image_restored"
+    RESULTS_REMOVED = "results_removed"
+    LEFTOVERS_REMOVED = "leftovers_removed"
     ISSUE_RAISED = "issue_raised"
     ISSUE_CLEARED = "issue_cleared"
     PACKAGE_CONFIGURED = "package_configured"
@@ -316,12 +329,29 @@ class AlertWithdrawn(Body):  # noqa: D101
     why: str
 
 
+class QualityDecided(Body):
+    """What a person did about the quality warnings of a study, and why. A later one corrects it."""
+
+    kind = Kind.QUALITY_DECIDED
+    analyses: tuple[int, ...]
+    choice: QualityChoice
+    reason: QualityReason
+
+
 class DeliveryOwed(Body):  # noqa: D101
     kind = Kind.DELIVERY_OWED
     delivery: int
     destination: str
     object: str
     analysis: int | None = None
+
+
+class ResultReissued(Body):  # noqa: D101
+    kind = Kind.RESULT_REISSUED
+    analysis: int
+    object: str
+    deliveries: int
+    identity_revision: int
 
 
 class DeliveryBuilt(Body):  # noqa: D101
@@ -365,6 +395,108 @@ class DeliveryRetried(Body):  # noqa: D101
     kind = Kind.DELIVERY_RETRIED
     destination: str
     deliveries: int
+
+
+class CommitmentAsked(Body):
+    """A destination was asked to commit to objects that it has stored; ``commitment`` is the transaction's row."""
+
+    kind = Kind.COMMITMENT_ASKED
+    commitment: int
+    destination: str
+    objects: int
+
+
+class CommitmentNotAsked(Body):
+    """It does not take the request, and is asked again. Only the first and every tenth in a row are journalled."""
+
+    kind = Kind.COMMITMENT_NOT_ASKED
+    commitment: int
+    destination: str
+    times: int
+    error: str
+
+
+class CommitmentAnswered(Body):
+    """A report of a destination: how many objects it now keeps for good, and how many it does not."""
+
+    kind = Kind.COMMITMENT_ANSWERED
+    commitment: int
+    destination: str
+    committed: int
+    failed: int
+
+
+class CommitmentFailed(Body):
+    """The destination does not commit to this object. ``owed_again``: it has lost it, so it is sent once more."""
+
+    kind = Kind.COMMITMENT_FAILED
+    delivery: int
+    destination: str
+    object: str
+    reason: int
+    owed_again: bool
+
+
+class CommitmentRequested(Body):
+    """A scanner asks us to commit to images."""
+
+    kind = Kind.COMMITMENT_REQUESTED
+    request: int
+    source: str
+    objects: int
+    association: int
+
+
+class CommitmentReported(Body):
+    """The scanner has taken the report on its request."""
+
+    kind = Kind.COMMITMENT_REPORTED
+    request: int
+    source: str
+    committed: int
+    failed: int
+
+
+class CommitmentNotReported(Body):
+    """The scanner did not take the report; it is tried again. Only the first and every tenth try are journalled."""
+
+    kind = Kind.COMMITMENT_NOT_REPORTED
+    request: int
+    source: str
+    attempt: int
+    error: str
+
+
+class ImagesRemoved(Body):
+    """Retention took the image files of a study from this box; nothing of it was owed any more."""
+
+    kind = Kind.IMAGES_REMOVED
+    images: int
+    size: int
+
+
+class ImageRestored(Body):
+    """A source sent an image again whose file retention had removed: it is here once more, nothing else follows."""
+
+    kind = Kind.IMAGE_RESTORED
+    association: int
+    version: int
+
+
+class ResultsRemoved(Body):
+    """The time of an analysis' pictures, masks and result objects is over; what it said stays."""
+
+    kind = Kind.RESULTS_REMOVED
+    analysis: int
+    files: int
+
+
+class LeftoversRemoved(Body):
+    """Files among results and pictures that no row names any more, as of a report that was built anew."""
+
+    kind = Kind.LEFTOVERS_REMOVED
+    files: int
+    size: int
 
 
 class IssueRaised(Body):  # noqa: D101

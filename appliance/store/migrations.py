@@ -39,5 +39,75 @@ CREATE TABLE operating_point (
 ) WITHOUT ROWID, STRICT;
 """
 
+_THREE = """
+ALTER TABLE version ADD COLUMN exposure_index REAL;
+ALTER TABLE version ADD COLUMN target_exposure_index REAL;
+ALTER TABLE version ADD COLUMN deviation_index REAL;
+ALTER TABLE delivery ADD COLUMN identity_revision INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE delivery ADD COLUMN study_instance_uid TEXT NOT NULL DEFAULT '';
+UPDATE delivery SET
+ identity_revision = (SELECT identity_revision FROM study WHERE id = delivery.study_id),
+ study_instance_uid = (SELECT study_instance_uid FROM study WHERE id = delivery.study_id)
+ WHERE kind <> 'original';
+CREATE TABLE quality_choice (
+    analysis_id INTEGER PRIMARY KEY REFERENCES analysis (id),
+    choice TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    decided_at TEXT NOT NULL,
+    decided_by TEXT NOT NULL
+) STRICT;
+ALTER TABLE study ADD COLUMN kept INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE study ADD COLUMN images_removed_at TEXT;
+CREATE INDEX study_kept ON study (last_at) WHERE kept = 1;
+ALTER TABLE version ADD COLUMN removed_at TEXT;
+ALTER TABLE version ADD COLUMN pixel_sha256 TEXT;
+ALTER TABLE analysis ADD COLUMN files_removed_at TEXT;
+CREATE INDEX analysis_files ON analysis (done_at) WHERE files_removed_at IS NULL;
+ALTER TABLE delivery ADD COLUMN committed_at TEXT;
+ALTER TABLE delivery ADD COLUMN commit_tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE delivery ADD COLUMN commit_next_at TEXT NOT NULL DEFAULT '';
+ALTER TABLE delivery ADD COLUMN commit_reason INTEGER;
+ALTER TABLE delivery ADD COLUMN removed_at TEXT;
+CREATE INDEX delivery_uncommitted ON delivery (destination, commit_next_at)
+ WHERE state = 'sent' AND committed_at IS NULL AND removed_at IS NULL;
+CREATE INDEX delivery_path ON delivery (path) WHERE kind <> 'original';
+CREATE TABLE commitment (
+    id INTEGER PRIMARY KEY,
+    destination TEXT NOT NULL,
+    transaction_uid TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    asked_at TEXT NOT NULL,
+    answered_at TEXT
+) STRICT;
+CREATE INDEX commitment_asking ON commitment (destination) WHERE state = 'asking';
+CREATE TABLE commitment_delivery (
+    commitment_id INTEGER NOT NULL REFERENCES commitment (id),
+    delivery_id INTEGER NOT NULL REFERENCES delivery (id),
+    PRIMARY KEY (commitment_id, delivery_id)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE commitment_request (
+    id INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    transaction_uid TEXT NOT NULL,
+    calling_ae TEXT NOT NULL,
+    called_ae TEXT NOT NULL,
+    state TEXT NOT NULL,
+    asked_at TEXT NOT NULL,
+    reported_at TEXT,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    UNIQUE (source, transaction_uid)
+) STRICT;
+CREATE INDEX commitment_request_waiting ON commitment_request (source, id) WHERE state = 'waiting';
+CREATE TABLE commitment_item (
+    request_id INTEGER NOT NULL REFERENCES commitment_request (id),
+    sop_instance_uid TEXT NOT NULL,
+    sop_class_uid TEXT NOT NULL,
+    reason INTEGER,
+    PRIMARY KEY (request_id, sop_instance_uid)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX commitment_item_waiting ON commitment_item (sop_instance_uid) WHERE reason IS NULL;
+"""
+
 #: Schema 1 is the first; ``schema.sql`` always writes the newest. A test holds both against each other.
-MIGRATIONS: dict[int, str] = {1: _TWO}
+MIGRATIONS: dict[int, str] = {1: _TWO, 2: _THREE}

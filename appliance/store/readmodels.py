@@ -22,6 +22,8 @@ from appliance.records import (
     Issue,
     Measurement,
     Outcome,
+    QualityChoice,
+    QualityReason,
     Reason,
     Role,
 )
@@ -60,6 +62,31 @@ class FindingView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureView:
+    """How one projection image was exposed, as its header says (IEC 62494-1); at least one number is there."""
+
+    instance_number: int | None
+    exposure_index: float | None
+    target_exposure_index: float | None
+    deviation_index: float | None
+
+    @property
+    def percent_of_target(self) -> float | None:
+        """What the deviation index means: the share of the target exposure that reached the detector."""
+        return None if self.deviation_index is None else 100 * 10 ** (self.deviation_index / 10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceView:
+    """What a technologist did about the quality warnings of an analysis."""
+
+    choice: QualityChoice
+    reason: QualityReason
+    decided_at: datetime
+    decided_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisView:
     """One package's work on a study."""
 
@@ -88,11 +115,22 @@ class AnalysisView:
     hops_ms: Mapping[str, float]
     #: Key pictures, paths in the spool.
     pictures: tuple[str, ...]
+    #: Of a ``quality`` package: how the images that it saw were exposed, where their headers say so.
+    exposures: tuple[ExposureView, ...]
+    #: Of one that warns: what was done about it; None while that is open.
+    choice: ChoiceView | None
 
     @property
     def counts(self) -> bool:
         """Whether the study's outcome rests on it."""
         return self.role is Role.LIVE and self.superseded_by is None
+
+    @property
+    def quality_warnings(self) -> tuple[FindingView, ...]:
+        """What it warns the technologist of; the outcome is NOTHING_FLAGGED all the same (DESIGN §2)."""
+        if not self.counts or self.intended_use != "quality" or self.outcome is not Outcome.NOTHING_FLAGGED:
+            return ()
+        return tuple(finding for finding in self.findings if finding.flagged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +252,7 @@ class SeriesView:
     left_out: str
     revisions: tuple[RevisionView, ...]
     versions: tuple[VersionView, ...]
+    exposures: tuple[ExposureView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from appliance.store.database import Transaction
 from appliance.store.facts import IdentityCorrected
 from appliance.store.issues import raise_issue
 from appliance.store.jsonable import dump
+from appliance.store.reissue import reissue_results
 from appliance.store.settle import reissue_alert
 
 
@@ -108,6 +109,9 @@ def insert_version(tx: Transaction, instance_id: int, n: int, state: VersionStat
         orientation=json.dumps(header.image_orientation_patient) if header.image_orientation_patient else None,
         received_at=tx.at,
         received_mono=received.received_mono,
+        exposure_index=header.exposure_index,
+        target_exposure_index=header.target_exposure_index,
+        deviation_index=header.deviation_index,
     )
 
 
@@ -186,3 +190,4 @@ def correct_identity(tx: Transaction, study_id: int, version_id: int, identity: 
     )
     tx.journal(IdentityCorrected(identity_revision=revision), study_id=study_id)
     reissue_alert(tx, study_id)
+    reissue_results(tx, study_id, revision)

@@ -1,4 +1,4 @@
--- Schema 2 of the appliance's database. The only durable state besides the spool of files.
+-- Schema 3 of the appliance's database. The only durable state besides the spool of files.
 -- Times are ISO 8601 UTC text with microseconds; *_mono are seconds of the boot named beside them; JSON is text.
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -64,10 +64,13 @@ CREATE TABLE study (
     outcome TEXT,                   -- NULL while open
     reason TEXT,
     outcome_at TEXT,
-    worker_deaths INTEGER NOT NULL DEFAULT 0
+    worker_deaths INTEGER NOT NULL DEFAULT 0,
+    kept INTEGER NOT NULL DEFAULT 1,      -- 0: no file of its images is left here
+    images_removed_at TEXT          -- when retention last took image files of it away; the rows stay
 ) STRICT;
 CREATE INDEX study_uid ON study (study_instance_uid);
 CREATE INDEX study_last ON study (last_at);
+CREATE INDEX study_kept ON study (last_at) WHERE kept = 1;
 
 CREATE TABLE series (
     id INTEGER PRIMARY KEY,
@@ -117,6 +120,11 @@ CREATE TABLE version (
     orientation TEXT,               -- JSON of six numbers
     received_at TEXT NOT NULL,
     received_mono REAL NOT NULL,
+    exposure_index REAL,            -- these three of projection images whose header has them
+    target_exposure_index REAL,
+    deviation_index REAL,
+    removed_at TEXT,                -- its file is gone from this box
+    pixel_sha256 TEXT,              -- of its pixel data, kept when the file goes, so that a correction is still told
     UNIQUE (instance_id, n)
 ) STRICT;
 CREATE INDEX version_association ON version (association_id);
@@ -167,8 +175,11 @@ CREATE TABLE analysis (
     late INTEGER NOT NULL DEFAULT 0,      -- ended after its deadline, or as backlog: never chimes
     superseded_by INTEGER REFERENCES analysis (id),
     predecessor INTEGER REFERENCES analysis (id),
-    identity_revision INTEGER NOT NULL DEFAULT 1
+    identity_revision INTEGER NOT NULL DEFAULT 1,
+    files_removed_at TEXT           -- its pictures, masks and result objects are gone from this box
 ) STRICT;
+CREATE INDEX analysis_files ON analysis (done_at) WHERE files_removed_at IS NULL;
+-- SQLite takes this one only for queries that say state <> 'done' in these words.
 CREATE INDEX analysis_open ON analysis (state) WHERE state <> 'done';
 CREATE INDEX analysis_study ON analysis (study_id);
 CREATE TABLE analysis_input (
@@ -177,6 +188,15 @@ CREATE TABLE analysis_input (
     revision_id INTEGER NOT NULL REFERENCES revision (id),
     PRIMARY KEY (analysis_id, role)
 ) WITHOUT ROWID, STRICT;
+
+-- What a person did about the quality warnings of an analysis; without a row they are open.
+CREATE TABLE quality_choice (
+    analysis_id INTEGER PRIMARY KEY REFERENCES analysis (id),
+    choice TEXT NOT NULL,           -- records.QualityChoice
+    reason TEXT NOT NULL,           -- records.QualityReason
+    decided_at TEXT NOT NULL,
+    decided_by TEXT NOT NULL
+) STRICT;
 
 -- What a person is shown: one open alert per study.
 CREATE TABLE alert (
@@ -221,11 +241,61 @@ CREATE TABLE delivery (
     sent_at TEXT,
     status INTEGER,                 -- last DIMSE status
     error TEXT NOT NULL DEFAULT '',
+    identity_revision INTEGER NOT NULL DEFAULT 1,   -- of the study, that a result is built under
+    study_instance_uid TEXT NOT NULL DEFAULT '',    -- that a result was built under
+    committed_at TEXT,              -- when the destination answered that it keeps the object for good
+    commit_tries INTEGER NOT NULL DEFAULT 0,        -- how often it was asked
+    commit_next_at TEXT NOT NULL DEFAULT '',        -- it is not asked (again) before
+    commit_reason INTEGER,          -- last Failure Reason (0008,1197)
+    removed_at TEXT,                -- the file is gone from this box
     UNIQUE (destination, sop_instance_uid, version_id)
 ) STRICT;
+CREATE INDEX delivery_uncommitted ON delivery (destination, commit_next_at)
+ WHERE state = 'sent' AND committed_at IS NULL AND removed_at IS NULL;
+CREATE INDEX delivery_path ON delivery (path) WHERE kind <> 'original';
 CREATE INDEX delivery_open ON delivery (destination, state, id) WHERE state <> 'sent';
 CREATE INDEX delivery_analysis ON delivery (analysis_id);
 CREATE INDEX delivery_study ON delivery (study_id);
+
+-- What we asked destinations to commit to (PS3.4 Annex J), one row a transaction: any answer counts, however late.
+CREATE TABLE commitment (
+    id INTEGER PRIMARY KEY,
+    destination TEXT NOT NULL,
+    transaction_uid TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,            -- asking: not known whether the request arrived | asked | refused | answered
+    asked_at TEXT NOT NULL,
+    answered_at TEXT
+) STRICT;
+CREATE INDEX commitment_asking ON commitment (destination) WHERE state = 'asking';
+CREATE TABLE commitment_delivery (
+    commitment_id INTEGER NOT NULL REFERENCES commitment (id),
+    delivery_id INTEGER NOT NULL REFERENCES delivery (id),
+    PRIMARY KEY (commitment_id, delivery_id)
+) WITHOUT ROWID, STRICT;
+
+-- What scanners asked us to commit to, and what they have not been told yet.
+CREATE TABLE commitment_request (
+    id INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    transaction_uid TEXT NOT NULL,
+    calling_ae TEXT NOT NULL,       -- the scanner's
+    called_ae TEXT NOT NULL,        -- that it called: the report goes out under it
+    state TEXT NOT NULL,            -- waiting | reported
+    asked_at TEXT NOT NULL,
+    reported_at TEXT,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    UNIQUE (source, transaction_uid)
+) STRICT;
+CREATE INDEX commitment_request_waiting ON commitment_request (source, id) WHERE state = 'waiting';
+CREATE TABLE commitment_item (
+    request_id INTEGER NOT NULL REFERENCES commitment_request (id),
+    sop_instance_uid TEXT NOT NULL,
+    sop_class_uid TEXT NOT NULL,
+    reason INTEGER,                 -- NULL: not decided yet; 0: committed; else the Failure Reason that is told
+    PRIMARY KEY (request_id, sop_instance_uid)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX commitment_item_waiting ON commitment_item (sop_instance_uid) WHERE reason IS NULL;
 
 CREATE TABLE issue (
     id INTEGER PRIMARY KEY,

@@ -21,6 +21,14 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessor:
+    """An object that says what holds no longer, and the study that it stands in."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToBuild:
     """One analysis whose result objects are owed and not built yet."""
 
@@ -32,6 +40,7 @@ class ToBuild:
     late: bool
     result: AnalysisResult
     identity: Identity
+    identity_revision: int
     study_description: str
     study_date: str
     study_time: str
@@ -40,8 +49,8 @@ class ToBuild:
     files: tuple[SourceFile, ...]
     #: Kind of object: its SOP Instance UID, minted when it was owed.
     objects: dict[DeliveryKind, str]
-    #: Kind of object: SOP Instance UIDs of what earlier analyses of this package said of the study, newest first.
-    predecessors: dict[DeliveryKind, tuple[str, ...]]
+    #: Kind of object: what was said before, by this analysis under another identity or by earlier ones, newest first.
+    predecessors: dict[DeliveryKind, tuple[Predecessor, ...]]
 
 
 def read_to_build(db: Database, analysis_id: int) -> ToBuild:
@@ -51,7 +60,7 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
         NotFoundError: The analysis has no result or no images.
     """
     row = db.one(
-        "SELECT a.*, s.identity, s.description, s.study_date, s.study_time FROM analysis a"
+        "SELECT a.*, s.identity, s.identity_revision AS identity_now, s.description, s.study_date, s.study_time FROM analysis a"
         " JOIN study s ON s.id = a.study_id WHERE a.id = ?",
         (analysis_id,),
     )
@@ -79,6 +88,7 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
         late=bool(row["late"]),
         result=load(AnalysisResult, row["result"]),
         identity=load(Identity, row["identity"]),
+        identity_revision=row["identity_now"],
         study_description=row["description"],
         study_date=row["study_date"],
         study_time=row["study_time"],
@@ -92,20 +102,23 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
             for item in files
         ),
         objects=objects,
-        predecessors={kind: _predecessors(db, row["predecessor"], kind) for kind in objects},
+        predecessors={kind: _predecessors(db, analysis_id, kind) for kind in objects},
     )
 
 
-def _predecessors(db: Database, analysis_id: int | None, kind: DeliveryKind) -> tuple[str, ...]:
-    """Objects of the earlier analyses that were built; what was never built cannot be named."""
+def _predecessors(db: Database, analysis_id: int | None, kind: DeliveryKind) -> tuple[Predecessor, ...]:
+    """Objects that were built; what was never built cannot be named."""
     found = []
     while analysis_id is not None:
-        row = db.one(
-            "SELECT sop_instance_uid FROM delivery WHERE analysis_id = ? AND kind = ? AND path IS NOT NULL LIMIT 1",
+        rows = db.all(
+            "SELECT DISTINCT identity_revision, sop_instance_uid, study_instance_uid FROM delivery"
+            " WHERE analysis_id = ? AND kind = ? AND path IS NOT NULL ORDER BY identity_revision DESC",
             (analysis_id, str(kind)),
         )
-        if row is not None:
-            found.append(str(row["sop_instance_uid"]))
+        found += [
+            Predecessor(sop_instance_uid=row["sop_instance_uid"], study_instance_uid=row["study_instance_uid"])
+            for row in rows
+        ]
         older = db.one("SELECT predecessor FROM analysis WHERE id = ?", (analysis_id,))
         analysis_id = older["predecessor"] if older else None
     return tuple(found)

@@ -9,7 +9,16 @@ from datetime import datetime
 
 from appliance.records import AlertState, AnalysisResult, AnalysisState, Outcome, Reason, Role
 from appliance.store.database import from_iso
-from appliance.store.readmodels import AlertView, AnalysisView, FactView, FindingView, Flagged, KeySlice
+from appliance.store.readmodels import (
+    AlertView,
+    AnalysisView,
+    ChoiceView,
+    ExposureView,
+    FactView,
+    FindingView,
+    Flagged,
+    KeySlice,
+)
 
 
 def marks(values: Collection[object]) -> str:
@@ -26,7 +35,13 @@ def _ms(start: datetime, end: datetime) -> float:
     return round((end - start).total_seconds() * 1000, 1)
 
 
-def analysis_view(row: sqlite3.Row, result: AnalysisResult | None, numbers: dict[str, int | None]) -> AnalysisView:
+def analysis_view(
+    row: sqlite3.Row,
+    result: AnalysisResult | None,
+    numbers: dict[str, int | None],
+    exposures: tuple[ExposureView, ...],
+    choice: ChoiceView | None,
+) -> AnalysisView:
     """An analysis; ``numbers`` are the instance numbers of the key slices by SOP Instance UID."""
     findings = result.findings if result else ()
     return AnalysisView(
@@ -67,6 +82,8 @@ def analysis_view(row: sqlite3.Row, result: AnalysisResult | None, numbers: dict
         done_at=optional_at(row["done_at"]),
         hops_ms=_hops_ms(row, result),
         pictures=result.pictures if result else (),
+        exposures=exposures,
+        choice=choice,
     )
 
 

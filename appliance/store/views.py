@@ -21,6 +21,7 @@ from appliance.records import (
 from appliance.store.database import Database, from_iso, iso
 from appliance.store.issues import Issues
 from appliance.store.jsonable import load
+from appliance.store.quality import choices, deciders, exposures_of_analyses, exposures_of_series, open_warnings
 from appliance.store.readmodels import (
     AlertView,
     Analysing,
@@ -152,6 +153,14 @@ class Views:
             raise NotFoundError(f"alert {alert_id} does not exist; 'scanside alert list' shows those that do")
         return alert_view(row)
 
+    def open_warnings(self, since: datetime) -> list[int]:
+        """Ids of the studies with quality warnings that nobody has decided and an image since then; newest first."""
+        return open_warnings(self._db, since)
+
+    def deciders(self, *, limit: int = 6) -> list[str]:
+        """Names of those who decided on quality warnings last, most recent first."""
+        return deciders(self._db, limit)
+
     def acknowledgers(self, *, limit: int = 6) -> list[str]:
         """Names of those who acknowledged last, most recent first."""
         rows = self._db.all(
@@ -170,9 +179,12 @@ class Views:
             " WHERE st.id IN (SELECT study_id FROM series WHERE open = 1) ORDER BY st.last_at DESC"
         )
         analysing = self._db.all(
-            "SELECT * FROM analysis WHERE state = 'running' AND role = 'live' AND superseded_by IS NULL ORDER BY id"
+            "SELECT * FROM analysis WHERE state <> 'done' AND state = 'running' AND role = 'live'"
+            " AND superseded_by IS NULL ORDER BY id"
         )
-        queued = self._db.one("SELECT count(*) AS n FROM analysis WHERE state = 'queued' AND role = 'live'")
+        queued = self._db.one(
+            "SELECT count(*) AS n FROM analysis WHERE state <> 'done' AND state = 'queued' AND role = 'live'"
+        )
         usual = {package: self.usual_s(package) for package in {row["package"] for row in analysing}}
         return BoxState(
             receiving=tuple(
@@ -259,9 +271,15 @@ class Views:
         numbers = self._instance_numbers(
             uid for result in results.values() for finding in result.findings for uid in finding.key_instances
         )
+        quality = tuple(row["id"] for row in rows if row["intended_use"] == "quality")
+        exposures, chosen = exposures_of_analyses(self._db, quality), choices(self._db, quality)
         views: dict[int, list[AnalysisView]] = defaultdict(list)
         for row in rows:
-            views[row["study_id"]].append(analysis_view(row, results.get(row["id"]), numbers))
+            analysis_id = row["id"]
+            view = analysis_view(
+                row, results.get(analysis_id), numbers, exposures.get(analysis_id, ()), chosen.get(analysis_id)
+            )
+            views[row["study_id"]].append(view)
         return views
 
     def _instance_numbers(self, uids: Iterable[str]) -> dict[str, int | None]:
@@ -321,6 +339,7 @@ class Views:
             body_part=row["body_part"],
             images=int(images["n"]) if images else 0,
             left_out=row["left_out"] or "",
+            exposures=exposures_of_series(self._db, row["id"]),
             revisions=tuple(
                 RevisionView(
                     n=r["n"], images=r["images"], evidence=json.loads(r["evidence"]), ready_at=from_iso(r["ready_at"])

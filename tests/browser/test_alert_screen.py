@@ -24,6 +24,7 @@ WORDS = {
     "urgent": ("hero", "Suspected bleed in the head", "疑似颅内出血"),
     "priority": ("hero", "Suspected pleural effusion", "疑似胸腔积液"),
     "note": ("hero", "For information", "提示"),
+    "quality": ("hero", "lung bases cut off", "肺底未包全"),
     "seen": ("seen-by", "Seen by Li Wei", "Li Wei 已于"),
     "nothing-flagged": ("hero", "Nothing flagged", "AI 未作提示"),
     "not-analysed": ("hero", "Images are missing", "图像缺失"),
@@ -76,7 +77,7 @@ def test_every_state_is_painted_in_both_languages_and_fits_a_small_panel(shown, 
     assert page.troubles == []
 
 
-@pytest.mark.parametrize("scene", ["several", "backlog", "ai-down-with-alert", "empty"])
+@pytest.mark.parametrize("scene", ["several", "backlog", "ai-down-with-alert", "quality-several", "empty"])
 def test_crowded_and_empty_states_fit_a_small_panel(shown, scene):
     page = shown(scene)
     for locale in BAND:
@@ -145,6 +146,37 @@ def test_a_name_acknowledges_and_stands_in_the_journal(open_page, store, write, 
     assert page.locator("#acknowledge").is_visible()
     page.click("#acknowledge-names button:has-text('Li Wei')")
     wait_until(lambda: not store.views.open_alerts())
+    assert page.troubles == []
+
+
+@pytest.mark.req("R-SCREEN-09")
+def test_a_warning_is_answered_with_choice_reason_and_name_and_is_gone(open_page, store, write, scenes, wait_until):
+    page = open_page(viewport={"width": 800, "height": 480})
+    write(scenes.warned)
+    page.wait_for_selector("html[data-state=quality]")
+    assert page.locator("html").get_attribute("data-chimes") is None
+    page.click("button.primary[data-decide]")
+    page.click("#quality button.primary")
+    assert page.locator("#quality").is_visible(), "nothing is recorded until everything is filled in"
+    page.click("text=Another image was taken")
+    page.select_option("#quality-reason", "anatomy_cutoff")
+    page.fill("#quality-name", "Li Wei")
+    assert page.evaluate("document.getElementById('quality').scrollHeight <= innerHeight")
+    page.click("#quality button.primary")
+    page.wait_for_selector("html[data-state=nothing-flagged]")
+    assert not page.locator("#quality").is_visible()
+    (fact,) = store.journal.after(0, 10, (Kind.QUALITY_DECIDED,))
+    assert (fact.actor["name"], fact.body["choice"], fact.body["reason"]) == ("Li Wei", "image_added", "anatomy_cutoff")
+    # One that stands only in the list is answered there, with a tap on the name.
+    second = write(scenes.warned)
+    write(scenes.urgent)
+    page.wait_for_selector("html[data-state=urgent]")
+    page.click(f".item [data-decide='{second}']")
+    page.click("text=The image stays as it is")
+    page.select_option("#quality-reason", "no_fault_seen")
+    page.click("#quality-names button:has-text('Li Wei')")
+    page.click("#quality button.primary")
+    wait_until(lambda: len(store.journal.after(0, 10, (Kind.QUALITY_DECIDED,))) == 2)
     assert page.troubles == []
 
 

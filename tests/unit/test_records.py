@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from appliance.errors import NotAnalysable
-from appliance.records import AnalysisResult, Detail, Outcome, Reason
+from appliance.records import AnalysisResult, Detail, Header, Outcome, Reason
 from appliance.store.jsonable import dump, load
 from appliance.triage.protocol import Failed, encode, from_worker
 from engines.errors import ContentError
@@ -45,3 +47,10 @@ def test_sentences_come_whole_through_the_socket_and_the_database():
     kept = load(AnalysisResult, dump(result))
     assert kept == result
     assert kept.detail == "3 of 12 at 2.5 mm (4/1)"
+
+
+def test_a_header_that_was_kept_before_exposure_was_read_still_loads(make_header):
+    text = dump(make_header(1))
+    old = {key: value for key, value in json.loads(text).items() if "exposure" not in key and "deviation" not in key}
+    assert len(old) == len(json.loads(text)) - 3
+    assert load(Header, json.dumps(old)) == load(Header, text)

@@ -8,6 +8,8 @@ const root = document.documentElement;
 const board = document.getElementById("board");
 const dialog = document.getElementById("acknowledge");
 const nameField = document.getElementById("acknowledge-name");
+const quality = document.getElementById("quality");
+const qualityForm = quality.querySelector("form");
 const heard = new Set(); // alerts that have sounded on this page
 const reported = new Set(); // alerts whose painting the server was told of
 
@@ -57,6 +59,9 @@ function paint(html) {
   root.dataset.ai = painted.dataset.ai;
   if (revealed) reveal();
   if (dialog.open && !board.querySelector(`[data-alert="${dialog.dataset.alert}"]`)) dialog.close();
+  // Another analysis may warn of something else: then the question is another one.
+  const { study, analyses } = quality.dataset;
+  if (quality.open && !board.querySelector(`[data-decide="${study}"][data-analyses="${analyses}"]`)) quality.close();
   for (const id of painted.dataset.chime.split(" ").filter(Boolean)) chime(id);
   requestAnimationFrame(() => setTimeout(presented, 0)); // after the frame that shows it
 }
@@ -103,6 +108,7 @@ function tick() {
   if (aliveAt !== null && now - aliveAt > STALE_MS && root.dataset.connection === "live") {
     root.dataset.connection = "lost";
     dialog.close();
+    quality.close();
     document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at));
   }
   const isLost = root.dataset.connection !== "live";
@@ -154,18 +160,22 @@ function openSound() {
 }
 
 // Acts ---------------------------------------------------------------------------------------------------------
+function offerNames(place, take) {
+  place.replaceChildren(...[...board.querySelectorAll("#names option")].map((option) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = option.value;
+    button.addEventListener("click", () => take(option.value));
+    return button;
+  }));
+}
+
 function ask(alert) {
   dialog.dataset.alert = alert;
   document.getElementById("acknowledge-which").textContent = board.querySelector(".result h1")?.textContent ?? "";
   document.getElementById("acknowledge-error").hidden = true;
   const names = document.getElementById("acknowledge-names");
-  names.replaceChildren(...[...board.querySelectorAll("#names option")].map((option) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = option.value;
-    button.addEventListener("click", () => acknowledge(option.value));
-    return button;
-  }));
+  offerNames(names, acknowledge);
   nameField.value = "";
   dialog.showModal();
   if (!names.childElementCount) nameField.focus();
@@ -177,6 +187,28 @@ async function acknowledge(name) {
     dialog.close();
   } catch {
     document.getElementById("acknowledge-error").hidden = false;
+  }
+}
+
+function askQuality(button) {
+  quality.dataset.study = button.dataset.decide;
+  quality.dataset.analyses = button.dataset.analyses;
+  document.getElementById("quality-which").textContent = button.dataset.what;
+  document.getElementById("quality-error").hidden = true;
+  qualityForm.reset();
+  offerNames(document.getElementById("quality-names"), (name) => { qualityForm.elements.name.value = name; });
+  quality.showModal();
+}
+
+async function decide() {
+  const { choice, reason, name } = qualityForm.elements;
+  const { study, analyses } = quality.dataset;
+  const answer = { choice: choice.value, reason: reason.value, name: name.value.trim(), analyses: analyses.split(" ").map(Number) };
+  try {
+    await post(`/studies/${study}/quality`, answer);
+    quality.close();
+  } catch {
+    document.getElementById("quality-error").hidden = false;
   }
 }
 
@@ -198,14 +230,15 @@ function reveal() {
 }
 
 document.addEventListener("click", (click) => {
-  const button = click.target.closest("[data-acknowledge], .who[data-study]");
+  const button = click.target.closest("[data-acknowledge], [data-decide], .who[data-study]");
   if (button?.dataset.acknowledge) ask(button.dataset.acknowledge);
+  else if (button?.dataset.decide) askQuality(button);
   else if (button) showIdentity(button.dataset.study);
 });
 document.addEventListener("pointerdown", () => { if (sound?.state === "suspended") sound.resume(); });
 document.addEventListener("keydown", (key) => {
   const button = board.querySelector("[data-acknowledge]");
-  if (key.key.toLowerCase() === "a" && button && !dialog.open) {
+  if (key.key.toLowerCase() === "a" && button && !dialog.open && !quality.open) {
     key.preventDefault();
     ask(button.dataset.acknowledge);
   }
@@ -215,6 +248,12 @@ document.getElementById("acknowledge-cancel").addEventListener("click", () => di
 dialog.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (nameField.value.trim()) acknowledge(nameField.value.trim());
+});
+
+document.getElementById("quality-cancel").addEventListener("click", () => quality.close());
+qualityForm.addEventListener("submit", (event) => {
+  event.preventDefault(); // after the browser has seen that everything is filled in
+  if (qualityForm.elements.name.value.trim()) decide();
 });
 
 openSound();

@@ -76,6 +76,44 @@ def test_garbage_in_what_does_not_identify_is_absence_and_no_refusal(ct, write):
     assert header.image_position_patient is None
 
 
+EXPOSURE = {"ExposureIndex": "325", "TargetExposureIndex": "400.0", "DeviationIndex": "-0.9"}
+
+
+def exposure(header):
+    return header.exposure_index, header.target_exposure_index, header.deviation_index
+
+
+@pytest.mark.req("R-SCREEN-08")
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_exposure_target_and_deviation_index_are_read_where_they_are(ct, write, syntax):
+    assert exposure(read_header(write(ct(**EXPOSURE), syntax))) == (325.0, 400.0, -0.9)
+    assert exposure(read_header(write(ct(DeviationIndex="0"), syntax))) == (None, None, 0.0)
+    assert exposure(read_header(write(ct(), syntax))) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-inf", "1e309", "0", "-3", "1e7", "3.2.5", "325\\400", "4_0", "", "  ", "ABC"]
+)
+def test_an_exposure_index_that_is_none_is_absence(ct, write, value):
+    path = write(ct(ExposureIndex="1" * 16, TargetExposureIndex="400", DeviationIndex="2"))
+    path.write_bytes(path.read_bytes().replace(b"1" * 16, value.encode().ljust(16)))
+    assert exposure(read_header(path)) == (None, 400.0, 2.0)
+
+
+def test_any_bytes_in_a_deviation_index_are_a_number_that_can_be_meant_or_none(ct, write, overwrite):
+    path = write(ct(DeviationIndex="1" * 16))
+    whole = path.read_bytes()
+
+    @given(value=st.binary(max_size=16) | st.from_regex(rb"[-+0-9.eE\\\\ ]{1,16}", fullmatch=True))
+    @settings(deadline=None)
+    def holds(value):
+        overwrite(path, whole.replace(b"1" * 16, value.ljust(16)))
+        deviation = read_header(path).deviation_index
+        assert deviation is None or -50 <= deviation <= 50
+
+    holds()
+
+
 @pytest.mark.req("R-INTAKE-09")
 def test_the_character_set_of_the_source_is_used_where_the_device_declares_nothing(ct, write):
     path = write(ct(SpecificCharacterSet=None, PatientName="AAAAAA"))

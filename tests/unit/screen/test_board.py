@@ -32,6 +32,8 @@ def board(store, clock, scenes):
         ("urgent", State.URGENT),
         ("priority", State.PRIORITY),
         ("note", State.NOTE),
+        ("quality", State.QUALITY),
+        ("quality-several", State.QUALITY),
         ("seen", State.SEEN),
         ("nothing-flagged", State.NOTHING_FLAGGED),
         ("not-analysed", State.NOT_ANALYSED),
@@ -164,7 +166,7 @@ def test_a_result_is_told_in_the_words_of_the_version_that_gave_it(store, clock,
     write(scenes.urgent)
     shown = Feed(store, texts, clock)._look(1).board
     assert shown.hero.not_looked_for == (older.not_looked_for,)
-    assert len(shown.looked_for) == 2, "each package is named once, as it serves now"
+    assert len(shown.looked_for) == 3, "each package is named once, as it serves now"
 
 
 @pytest.mark.req("R-OPERATE-06")

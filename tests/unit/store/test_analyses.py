@@ -187,6 +187,139 @@ def test_identity_correction_reissues_the_open_alert_without_inference(store, qu
     assert store.revisions.open_series() == []
 
 
+SR = OwedResult(destination="PACS", kind=DeliveryKind.SR)
+OTHER_SR = OwedResult(destination="HIS", kind=DeliveryKind.SR)
+
+
+def results(store):
+    return store.db.all("SELECT * FROM delivery WHERE kind <> 'original' ORDER BY id")
+
+
+@pytest.fixture
+def build(store):
+    """``build(analysis_id, identity_revision)``: its SR is on disk, as the builder says that it built it."""
+
+    def make(analysis_id, identity_revision=1):
+        store.deliveries.built(
+            analysis_id,
+            DeliveryKind.SR,
+            identity_revision=identity_revision,
+            path=f"results/00/{analysis_id:031x}{identity_revision}.dcm",
+            sha256="aa",
+            size=1,
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            ms=1.0,
+        )
+
+    return make
+
+
+@pytest.fixture
+def correct(store, make_header, receive):
+    """The same pixels come again under another patient."""
+
+    def make(patient_id):
+        header = make_header(1, patient_id=patient_id)
+        store.studies.add_version(receive(header), store.studies.versions("1.2.3.4.1"), Change.IDENTITY, ())
+
+    return make
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_a_result_that_was_sent_is_sent_again_under_the_corrected_identity_and_names_the_first(
+    store, queue, build, correct
+):
+    _, analysis_id = queue()
+    store.analyses.finish(analysis_id, finding(), (SR, OTHER_SR))
+    build(analysis_id)
+    sent, waiting = results(store)
+    store.deliveries.sent(sent["id"], 0)
+    correct("P2")
+    old, second, first = results(store)
+    assert (old["state"], old["sop_instance_uid"]) == ("sent", sent["sop_instance_uid"]), "what was sent stays told"
+    assert (first["destination"], second["destination"]) == ("PACS", "HIS")
+    assert first["sop_instance_uid"] == second["sop_instance_uid"] != old["sop_instance_uid"]
+    assert second["id"] == waiting["id"], "what was not sent is not sent under the wrong name any more"
+    assert {row["state"] for row in (first, second)} == {"held"}
+    owed = store.deliveries.to_build(analysis_id)
+    assert owed.identity.patient_id == "P2"
+    (before,) = owed.predecessors[DeliveryKind.SR]
+    assert before.sop_instance_uid == old["sop_instance_uid"]
+    assert before.study_instance_uid == owed.identity.study_instance_uid
+    (fact,) = store.journal.after(0, kinds=(Kind.RESULT_REISSUED,))
+    assert fact.body == {"analysis": analysis_id, "object": "sr", "deliveries": 2, "identity_revision": 2}
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_a_result_that_nobody_has_is_built_again_under_its_own_uid(store, queue, build, correct):
+    _, analysis_id = queue()
+    store.analyses.finish(analysis_id, finding(), (SR,))
+    build(analysis_id)
+    (before,) = results(store)
+    correct("P2")
+    (after,) = results(store)
+    assert (after["id"], after["state"], after["path"]) == (before["id"], "held", None)
+    assert after["sop_instance_uid"] == before["sop_instance_uid"]
+    assert store.deliveries.to_build(analysis_id).predecessors[DeliveryKind.SR] == ()
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_after_a_try_without_an_answer_the_uid_is_another_one(store, clock, queue, build, correct):
+    _, analysis_id = queue()
+    store.analyses.finish(analysis_id, finding(), (SR,))
+    build(analysis_id)
+    (before,) = results(store)
+    store.deliveries.failed(before["id"], "the association was lost", clock.now())
+    correct("P2")
+    (after,) = results(store)
+    assert after["sop_instance_uid"] != before["sop_instance_uid"], "the PACS may have the first one under that UID"
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_an_object_that_was_built_while_the_identity_changed_is_not_sent(store, queue, build, correct):
+    _, analysis_id = queue()
+    store.analyses.finish(analysis_id, finding(), (SR,))
+    assert store.deliveries.to_build(analysis_id).identity_revision == 1
+    correct("P2")
+    build(analysis_id, identity_revision=1)
+    assert [row["state"] for row in results(store)] == ["held"]
+    build(analysis_id, identity_revision=2)
+    assert [row["state"] for row in results(store)] == ["owed"]
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_each_correction_names_all_that_was_said_before(store, queue, build, correct):
+    _, analysis_id = queue()
+    store.analyses.finish(analysis_id, finding(), (SR,))
+    for revision in (1, 2):
+        build(analysis_id, revision)
+        store.deliveries.sent(results(store)[-1]["id"], 0)
+        correct(f"P{revision + 1}")
+    first, second, third = (row["sop_instance_uid"] for row in results(store))
+    named = store.deliveries.to_build(analysis_id).predecessors[DeliveryKind.SR]
+    assert [one.sop_instance_uid for one in named] == [second, first]
+    assert third not in {first, second}
+
+
+@pytest.mark.req("R-RESULT-09")
+def test_who_was_told_of_a_finding_is_told_that_newer_images_do_not_show_it(store, queue):
+    _, first = queue()
+    store.analyses.finish(first, finding(), (SR,))
+    _, second = queue(2)
+    store.analyses.finish(second, NOTHING, ())
+    told = results(store)[-1]
+    assert (told["analysis_id"], told["destination"], told["kind"]) == (second, "PACS", "sr")
+
+
+def test_who_was_told_nothing_before_is_told_nothing_now(store, queue):
+    _, first = queue()
+    store.analyses.finish(first, NOTHING, ())
+    _, second = queue(2)
+    store.analyses.finish(second, NOTHING, ())
+    assert results(store) == []
+
+
 def test_superseded_analysis_that_ends_afterwards_tells_nobody(store, queue):
     _, first = queue(1)
     store.analyses.start(first)
