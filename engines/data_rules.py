@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.contents import MAX_TEXT_BYTES, SIGNATURE_NAME, read_file
 from engines.errors import PackageError
-from engines.package import Package
+from engines.package import FILL_IN, Package
 from engines.signing import parse_strict
 
 GOLDEN_FOLDER = "golden"
@@ -51,6 +51,8 @@ def data_faults(package: Package, inputs: dict[str, int]) -> Iterator[str]:
         yield f"{manifest.metrics}: model.yaml names it under metrics, and it is missing"
     if "CARD.md" not in package.files:
         yield "CARD.md: is missing; say in it what the package was made from, what it finds and what it misses"
+    else:
+        yield from _card_faults(package)
     cases = _golden_cases(package)
     yield from _golden_faults(package, cases)
     files = [case["file"] for case in cases if isinstance(case, dict) and isinstance(case.get("file"), str)]
@@ -86,6 +88,16 @@ def _text_faults(package: Package, name: str) -> Iterator[str]:
         yield f"{name}: is no {'JSON' if name.endswith('.json') else 'UTF-8 text'}: {error}"
 
 
+def _card_faults(package: Package) -> Iterator[str]:
+    try:
+        lines = package.data("CARD.md").decode("utf-8").splitlines()
+    except (PackageError, UnicodeDecodeError):
+        return  # told above
+    for number, line in enumerate(lines, start=1):
+        if FILL_IN in line:
+            yield f"CARD.md:{number}: {line[line.index(FILL_IN) :].strip()}"
+
+
 def _golden_cases(package: Package) -> list[Any]:
     try:
         cases = parse_strict(package.data(GOLDEN_LIST))
@@ -96,7 +108,10 @@ def _golden_cases(package: Package) -> list[Any]:
 
 def _golden_faults(package: Package, cases: list[Any]) -> Iterator[str]:
     if GOLDEN_LIST not in package.files:
-        yield f"{GOLDEN_LIST}: is missing; a package brings at least one case with which this box can try it"
+        yield (
+            f"{GOLDEN_LIST}: is missing; a package brings at least one case with which this box can try it"
+            " ('scanside model golden' makes them)"
+        )
     elif not cases:
         yield f"{GOLDEN_LIST}: is a list of at least one case"
     for index, case in enumerate(cases):

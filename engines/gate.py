@@ -89,7 +89,7 @@ def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
             folder, keys=[load_public(str(pem)) for pem in request["keys"]], trusted=request.get("trusted", False)
         )
     except PackageError as error:
-        return {"refused": str(error).splitlines()[:MAX_FAULTS]}
+        return {"refused": _at_most(str(error).splitlines())}
     faults: list[str] = []
     stages: list[StageFacts] = []
     for index, stage in enumerate(package.manifest.stages):
@@ -101,8 +101,7 @@ def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
         faults += _together(package, stages, known)
     faults += data_faults(package, {name: rank for facts in stages for name, rank in facts.inputs.items()})
     if faults:
-        more = [f"{len(faults) - MAX_FAULTS} more faults"] if len(faults) > MAX_FAULTS else []
-        return {"refused": [f"{folder}: {line}" for line in (*faults[:MAX_FAULTS], *more)]}
+        return {"refused": [f"{folder}: {line}" for line in _at_most(faults)]}
     return {
         "name": package.name,
         "version": package.version,
@@ -111,6 +110,11 @@ def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
         "files": package.files,
         "stages": [asdict(facts) for facts in stages],
     }
+
+
+def _at_most(faults: Sequence[str]) -> list[str]:
+    more = [f"{len(faults) - MAX_FAULTS} more faults"] if len(faults) > MAX_FAULTS else []
+    return [*faults[:MAX_FAULTS], *more]
 
 
 def check_graph(model: onnx.ModelProto, *, memory_mb: float, profiles: Mapping[str, Profile] | None = None) -> Needs:

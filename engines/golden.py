@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from engines.data_rules import GOLDEN_FOLDER, GOLDEN_LIST
 from engines.errors import ContentError, PackageError, SessionError
 from engines.manifest import Feed
 from engines.package import Package
 from engines.pipeline import Pipeline
 from engines.types import Volume
-
-_FOLDER = "golden"
 
 
 @checked(frozen=True)
@@ -46,30 +45,34 @@ class GoldenCase:
     inputs: dict[str, Volume]
     scores: dict[str, tuple[float, float]]
 
+    def outside(self, scores: Mapping[str, float]) -> Iterator[tuple[str, float, float, float]]:
+        """(finding, score, low, high) of each score outside its bounds; of one that is missing it is NaN."""
+        for finding, (low, high) in self.scores.items():
+            score = scores.get(finding, float("nan"))
+            if not low <= score <= high:
+                yield finding, score, low, high
 
-def golden_cases(package: Package) -> list[GoldenCase]:
-    """Read the golden cases of a package; empty where it has none.
+
+def golden_cases(package: Package) -> Iterator[GoldenCase]:
+    """Read the golden cases of a package, one by one as they are asked for; none where it has none.
 
     Raises:
         PackageError: A case is listed but cannot be read.
     """
-    listing = f"{_FOLDER}/golden.json"
-    if listing not in package.files:
-        return []
-    cases = []
+    if GOLDEN_LIST not in package.files:
+        return
     try:
-        for expected in TypeAdapter(list[Expected]).validate_python(json.loads(package.data(listing))):
-            data = io.BytesIO(package.data(f"{_FOLDER}/{expected.file}"))
+        for expected in TypeAdapter(list[Expected]).validate_python(json.loads(package.data(GOLDEN_LIST))):
+            data = io.BytesIO(package.data(f"{GOLDEN_FOLDER}/{expected.file}"))
             with np.load(data, allow_pickle=False) as held:
-                inputs = _volumes(held, package.manifest.inputs)
-            cases.append(GoldenCase(expected.file, inputs, expected.scores))
+                inputs = volumes_of(held, package.manifest.inputs)
+            yield GoldenCase(expected.file, inputs, expected.scores)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, ValidationError) as error:
-        raise PackageError(f"{package.path / listing}: a golden case cannot be read: {error}") from error
-    return cases
+        raise PackageError(f"{package.path / GOLDEN_LIST}: a golden case cannot be read: {error}") from error
 
 
-def _volumes(held: Mapping[str, NDArray[Any]], feeds: Sequence[Feed]) -> dict[str, Volume]:
-    """The series of one case; an optional one may be missing.
+def volumes_of(held: Mapping[str, NDArray[Any]], feeds: Sequence[Feed]) -> dict[str, Volume]:
+    """The series of one case, from the arrays of its file; an optional one may be missing.
 
     Raises:
         KeyError: An array is missing.
@@ -91,8 +94,12 @@ def _volumes(held: Mapping[str, NDArray[Any]], feeds: Sequence[Feed]) -> dict[st
     return volumes
 
 
-def check_golden(pipeline: Pipeline) -> int:
+def check_golden(pipeline: Pipeline, cases: Iterable[GoldenCase] | None = None) -> int:
     """Run every golden case of the pipeline's package.
+
+    Args:
+        pipeline: The package, opened.
+        cases: Its golden cases, where the caller holds them already.
 
     Returns:
         How many there were.
@@ -101,17 +108,16 @@ def check_golden(pipeline: Pipeline) -> int:
         PackageError: A case cannot be read.
         SessionError: A score lies outside its bounds, or a case was refused or failed.
     """
-    cases = golden_cases(pipeline.package)
-    for case in cases:
+    count = 0
+    for case in golden_cases(pipeline.package) if cases is None else cases:
         try:
             scores = pipeline.run_volumes(case.inputs).output.scores
         except ContentError as error:
             raise SessionError(f"golden case {case.name} of {pipeline.package.name} was refused: {error}") from error
-        for finding, (low, high) in case.scores.items():
-            score = scores.get(finding, float("nan"))
-            if not low <= score <= high:
-                raise SessionError(
-                    f"golden case {case.name} of {pipeline.package.name}: {finding} scores {score:.4g}, "
-                    f"expected {low:g} to {high:g}"
-                )
-    return len(cases)
+        for finding, score, low, high in case.outside(scores):
+            raise SessionError(
+                f"golden case {case.name} of {pipeline.package.name}: {finding} scores {score:.4g}, "
+                f"expected {low:g} to {high:g}"
+            )
+        count += 1
+    return count

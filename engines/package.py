@@ -38,6 +38,8 @@ from engines.signing import MAX_ENVELOPE_BYTES, PrivateKey, PublicKey, Verified,
 
 _MANIFEST_BYTES = 256 * 1024
 _MAX_DEPTH = 32
+#: How a text begins that ``scanside model new`` leaves to the maker.
+FILL_IN = "fill in:"
 _BUNDLED = Path(__file__).resolve().parent / "models"
 
 
@@ -177,6 +179,8 @@ def parse_manifest(text: bytes, name: str = MANIFEST_NAME) -> Manifest:
         PackageError: Every complaint with its line.
     """
     root, data = _parse_yaml(text, name)
+    if left := [f"{name}:{line}: {shown}" for line, shown in _fill_ins(root)]:
+        raise PackageError("\n".join(left))
     try:
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
@@ -225,6 +229,18 @@ def _parse_yaml(text: bytes, name: str) -> tuple[yaml.Node, Any]:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if isinstance(mark, yaml.Mark) else 1
         raise PackageError(f"{name}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _fill_ins(node: yaml.Node, where: tuple[str, ...] = ()) -> Iterator[tuple[int, str]]:
+    """What a maker still has to say: line, and place with what belongs there."""
+    if isinstance(node, yaml.ScalarNode) and str(node.value).startswith(FILL_IN):
+        yield node.start_mark.line + 1, f"{'.'.join(where)}: {node.value}"
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _fill_ins(value, (*where, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _fill_ins(value, (*where, str(index)))
 
 
 def _refuse_duplicates(node: yaml.Node, name: str) -> None:

@@ -37,6 +37,7 @@ main.add_lazy(
         "gpu-accept": "appliance.cli.gpu_accept:gpu_accept",
         "dest": "appliance.cli.dest:dest",
         "send": "appliance.cli.send:send",
+        "phantom": "appliance.cli.phantom:phantom",
         "completion": "appliance.cli.completion:completion",
     }
 )

@@ -23,11 +23,12 @@ from appliance.simulate.pacs import Pacs
 from appliance.simulate.scanner import Item, Scanner
 from appliance.simulate.scenarios import SCENARIOS, Scenario
 from appliance.store.readmodels import StudyView, to_json
+from engines.package import bundled_packages, load_package
 
 log = logging.getLogger(__name__)
 _AE = "SCANSIDE"
 #: What the scenarios are for; a package that no study of the demo needs would only make it start later.
-_PACKAGES = ("head-ct-hyperdensity",)
+_PACKAGES = ("head-ct-hyperdensity", "cxr-triage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,8 +316,18 @@ def demo_config(state: Path, pacs_port: int) -> Config:
                     "send": ["original", "sr"],
                 }
             ],
-            "packages": [{"name": name, "role": "live"} for name in _PACKAGES],
+            "packages": [{"name": name, "role": "live"} for name in _with_required(_PACKAGES)],
             "disk": {"reserve_bytes": 256 * 1024**2, "reserve_fraction": 0},
             "screen": {"port": 0},
         }
     )
+
+
+def _with_required(names: Sequence[str]) -> list[str]:
+    """Bundled packages and those that they require, each after what it requires."""
+    folders = bundled_packages()
+    out: list[str] = []
+    for name in names:
+        required = [one.package for one in load_package(folders[name]).manifest.requires]
+        out += [one for one in (*_with_required(required), name) if one not in out]
+    return out

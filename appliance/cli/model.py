@@ -47,7 +47,9 @@ def model() -> None:
 
 model.add_lazy(
     {
-        **{name: f"appliance.cli.model_package:{name}" for name in ("new", "verify", "sign", "export")},
+        **{name: f"appliance.cli.model_package:{name}" for name in ("verify", "sign", "export")},
+        "new": "appliance.cli.model_new:new",
+        "golden": "appliance.cli.model_golden:golden",
         "evaluate": "appliance.cli.model_evaluate:evaluate",
     }
 )
@@ -177,6 +179,8 @@ def show(name: str, version: str, config_path: Path, site: Path | None, as_json:
         return
     click.echo(f"{row.name} {row.version}: {row.state} since {row.state_at:%Y-%m-%d %H:%M} UTC {progress}".rstrip())
     click.echo(f"  {manifest.title.en}; status {manifest.status}, {manifest.intended_use}, {manifest.licence}")
+    if manifest.template is not None:
+        click.echo(f"  a template, which cannot be activated: {manifest.template.en}")
     click.echo(f"  looked for: {manifest.looked_for.en}\n  not looked for: {manifest.not_looked_for.en}")
     click.echo(f"  digest {row.digest}, {'signed by ' + ', '.join(row.signed_by) if row.signed_by else row.origin}")
     for finding in manifest.findings:

@@ -1,14 +1,11 @@
-"""``scanside model new|verify|sign|export``: what makers of packages do. None of it needs a box or its store."""
+"""``scanside model verify|sign|export``: what makers of packages do. None of it needs a box or its store."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import tempfile
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +16,8 @@ from appliance.errors import ConflictError, NotFoundError
 from engines.errors import PackageError
 from engines.signing import PrivateKey, PublicKey, generate, load_private, load_public
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{1,63}")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-@click.command()
-@click.argument("folder", type=_FOLDER)
-@json_option
-def new(folder: Path, as_json: bool) -> None:  # noqa: FBT001
-    """Write a commented package into FOLDER, whose name becomes the package's; put your model.onnx in."""
-    name = folder.absolute().name
-    if not _NAME.fullmatch(name):
-        msg = f"{name!r} cannot be a package's name: use 2 to 64 of a-z, 0-9 and '-', a letter first"
-        raise click.BadParameter(msg, param_hint="FOLDER")
-    if folder.exists():
-        msg = f"{folder} exists already; choose another name"
-        raise ConflictError(msg)
-    skeleton = resources.files("appliance.cli") / "skeleton"
-    (folder / "golden").mkdir(parents=True)
-    for file in ("model.yaml", "CARD.md"):
-        (folder / file).write_text(skeleton.joinpath(file).read_text("utf-8").replace("@NAME@", name), "utf-8")
-    _write_golden(folder / "golden")
-    if as_json:
-        print_json({"package": name, "folder": str(folder), "missing": ["model.onnx"]})
-    else:
-        click.echo(f"{folder}: package {name}. Put in model.onnx, then 'scanside model verify --unsigned {folder}'")
 
 
 @click.command()
@@ -64,7 +37,7 @@ def verify(ctx: click.Context, package: Path, trust: tuple[Path, ...], unsigned:
         with tempfile.TemporaryDirectory(prefix="scanside-") as scratch:
             checked = _check(package, keys, Path(scratch), trusted=unsigned)
     except PackageError as error:
-        _refuse(ctx, package, error, as_json=as_json)
+        refuse(ctx, package, error, as_json=as_json)
         return
     if as_json:
         print_json({"valid": True, **checked})
@@ -101,7 +74,7 @@ def sign(ctx: click.Context, folder: Path, key_files: tuple[Path, ...], new_key:
         checked = _check(folder, [], folder, trusted=True)
         package = sign_package(folder, keys if new_key is None else [_make_key(new_key)])
     except PackageError as error:
-        _refuse(ctx, folder, error, as_json=as_json)
+        refuse(ctx, folder, error, as_json=as_json)
         return
     if as_json:
         print_json({**checked, "signed_by": list(package.signed_by)})
@@ -135,7 +108,7 @@ def export(
     try:
         pack(folder, target)
     except PackageError as error:
-        _refuse(ctx, folder, error, as_json=as_json)
+        refuse(ctx, folder, error, as_json=as_json)
         return
     signed = (folder / SIGNATURE_NAME).is_file()
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
@@ -168,18 +141,20 @@ def _check(package: Path, keys: Sequence[PublicKey], scratch: Path, *, trusted: 
 
     from engines.archive import unpack
     from engines.gate import gate_package
+    from engines.package import load_package
     from engines.trial import try_package
 
     folder = package if package.is_dir() else unpack(package, scratch / "package")
     try:
         report = gate_package(folder, keys, trusted=trusted)
-        trial = try_package(folder, keys, trusted=trusted)
+        trial = try_package(load_package(folder, keys=keys, trusted=trusted), keys, trusted=trusted)
     except PackageError as error:
         raise PackageError(str(error).replace(str(folder), str(package))) from error
     return {**asdict(report), "trial": asdict(trial)}
 
 
-def _refuse(ctx: click.Context, package: Path, error: PackageError, *, as_json: bool) -> None:
+def refuse(ctx: click.Context, package: Path, error: PackageError, *, as_json: bool) -> None:
+    """Tell every fault on a line of its own, and end as a check that failed."""
     faults = str(error).splitlines()
     if as_json:
         print_json({"valid": False, "package": str(package), "faults": faults, "exit": int(Exit.CHECK_FAILED)})
@@ -211,16 +186,3 @@ def _make_key(path: Path) -> PrivateKey:
         msg = f"{error.filename} exists already; sign with --key, or name another file"
         raise ConflictError(msg) from error
     return key
-
-
-def _write_golden(folder: Path) -> None:
-    """One synthesised picture that any score passes, so that a box can at least time the package."""
-    import numpy as np
-
-    rows, columns = np.mgrid[0:256, 0:256]
-    array = ((rows + columns) / 2 + 200 * (np.hypot(rows - 128, columns - 128) < 20)).astype(np.float32)
-    np.savez_compressed(
-        folder / "example.npz", array=array[None], positions_mm=np.zeros(1), spacing_mm=np.array([1.0, 1.0])
-    )
-    cases = [{"file": "example.npz", "origin": "synthesised", "scores": {"my-finding": [0.0, 1.0]}}]
-    (folder / "golden.json").write_text(json.dumps(cases, indent=2) + "\n")

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from appliance.records import Outcome, Reason
 from appliance.simulate.bleed import Bleed
-from appliance.simulate.chest_xray import chest_xray
+from appliance.simulate.chest_xray import Effusion, chest_xray
 from appliance.simulate.dicomize import ct_series, localizer_image, xray
 from appliance.simulate.dose import dose_report
 from appliance.simulate.head import HeadScan, head_ct
@@ -84,8 +84,20 @@ def _chest_xray(run: str) -> list[Dataset]:
     patient = Patient(name="PHANTOM^Four", patient_id="SIM-0004", birth_date="19660704", sex="F", age="059Y")
     return [
         xray(
-            chest_xray(_seed("chest_xray")),
+            chest_xray(_seed("chest_xray"), lifelike=True),
             _study("chest_xray", run, 4, patient=patient, device=_DX, description="Chest PA"),
+        )
+    ]
+
+
+def _chest_xray_effusion(run: str) -> list[Dataset]:
+    """The same chest, another patient: much fluid on the right, which what looks for it must notice."""
+    patient = Patient(name="PHANTOM^Seven", patient_id="SIM-0007", birth_date="19511117", sex="M", age="074Y")
+    fluid = Effusion(side="right", height_mm=150)
+    return [
+        xray(
+            chest_xray(_seed("chest_xray"), effusion=fluid, lifelike=True),
+            _study("chest_xray_effusion", run, 7, patient=patient, device=_DX, description="Chest PA"),
         )
     ]
 
@@ -133,8 +145,15 @@ SCENARIOS = (
         name="chest_xray",
         title="Chest X-ray",
         source="DX-1",
-        outcome=Outcome.NOT_APPLICABLE,
+        outcome=Outcome.NOTHING_FLAGGED,
         build=_chest_xray,
+    ),
+    Scenario(
+        name="chest_xray_effusion",
+        title="Chest X-ray with an effusion",
+        source="DX-1",
+        outcome=Outcome.FINDING,
+        build=_chest_xray_effusion,
     ),
     Scenario(
         name="knee_xray",

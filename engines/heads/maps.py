@@ -40,9 +40,14 @@ def read_map(outputs: Tensors, name: str, assembled: Assembled) -> tuple[NDArray
     if assembled.stack.slices[0].spacing_mm is None:
         raise ContentError("out_of_envelope", "a picture without pixel spacing cannot be measured")
     try:
-        return found, assembled.divided(found.shape[1:])
+        place = assembled.divided(found.shape[1:])
     except ValueError as error:
         raise ContentError("unreliable_output", "output '{output}' does not lie over the input", output=name) from error
+    given = {tensor.shape[-2:] for tensor in assembled.tensors.values()}
+    # Only a grid of voxels knows its way back when its rows and columns are fewer.
+    if assembled.grid is None and given and found.shape[2:] not in given:
+        raise ContentError("unreliable_output", "output '{output}' does not lie over the input", output=name)
+    return found, place
 
 
 def activated(values: NDArray[Any], activation: Activation, name: str, axis: int = 0) -> NDArray[np.float32]:

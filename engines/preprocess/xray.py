@@ -1,9 +1,9 @@
-"""One X-ray picture becomes one small tensor with values in 0..1."""
+"""One X-ray picture becomes one small tensor: values in 0..1, then as the graph was trained with them."""
 
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engines.errors import ContentError
 from engines.preprocess.base import Assembled, Preprocessor
@@ -14,19 +14,31 @@ _LEAST_CONTRAST = 1e-4
 
 
 class Xray(Preprocessor):
-    """Shrinks by area, stretches between two percentiles.
+    """Shrinks by area, stretches between two percentiles to 0..1, subtracts ``mean`` and divides by ``sd``.
 
     Attributes:
-        tensor: Name of the graph's input, [1, 1, size, size] float32.
+        tensor: Name of the graph's input, [1, 1, size, size] float32; [1, 3, size, size] where ``mean`` has 3 values.
         size: Rows and columns of the tensor.
         low_percentile: Becomes 0.
         high_percentile: Becomes 1.
+        mean: One value; or three, for graphs that were trained on colour pictures: each channel shows the same picture.
+        sd: As many.
     """
 
     tensor: str = "image"
     size: int = Field(default=256, ge=16, le=1024)
     low_percentile: float = Field(default=1.0, ge=0, lt=50)
     high_percentile: float = Field(default=99.0, gt=50, le=100)
+    mean: tuple[float, ...] = (0.0,)
+    sd: tuple[float, ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Xray:
+        if len(self.mean) not in {1, 3} or len(self.sd) != len(self.mean):
+            raise ValueError("mean and sd hold one value each, or three each")
+        if not all(np.isfinite((*self.mean, *self.sd))) or min(self.sd) <= 0:
+            raise ValueError("mean and sd are finite, and sd is above 0")
+        return self
 
     def prepare(self, image: Image) -> Prepared:
         """Shrink to ``size`` x ``size`` (the aspect ratio is not kept) and scale to 0..1.
@@ -56,7 +68,7 @@ class Xray(Preprocessor):
         )
 
     def assemble(self, stack: Stack) -> Assembled:
-        """Add batch and channel axes.
+        """Add batch and channel axes; subtract ``mean``, divide by ``sd``.
 
         Raises:
             ContentError: ``out_of_envelope`` for more than one picture.
@@ -66,5 +78,6 @@ class Xray(Preprocessor):
         picture = stack.slices[0]
         spacing = picture.spacing_mm or (1.0, 1.0)
         pixel = (spacing[0] * picture.shape[0] / self.size, spacing[1] * picture.shape[1] / self.size)
-        tensors = {self.tensor: picture.array[None, None]}
+        mean, sd = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.sd))
+        tensors = {self.tensor: ((picture.array - mean) / sd)[None]}
         return Assembled(tensors=tensors, stack=stack, pixel_mm=pixel, numbers=dict(picture.numbers))

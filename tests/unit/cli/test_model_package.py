@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import click
@@ -9,7 +10,7 @@ import pytest
 import toy_packages
 from click.testing import CliRunner
 
-from appliance.cli import model_package
+from appliance.cli import model_golden, model_new, model_package, phantom
 from appliance.cli.common import Exit, Group
 from appliance.clock import SystemClock
 from appliance.records import Actor, ActorKind
@@ -29,23 +30,36 @@ def model(tmp_path, monkeypatch):
     def group():
         pass
 
-    for command in (model_package.new, model_package.verify, model_package.sign, model_package.export):
+    made = (model_new.new, model_golden.golden, phantom.phantom)
+    for command in (*made, model_package.verify, model_package.sign, model_package.export):
         group.add_command(command)
     return lambda *words: CliRunner().invoke(group, list(words))
 
 
-def graph(folder):
-    (folder / "model.onnx").write_bytes(toy_packages._blob_graph().SerializeToString())
+def fill(folder):
+    """Say what ``model new`` asked for."""
+    said = {"body_parts": "[CHEST]", "view_positions": "[PA]", "age_years": "{min: 18}", "mean": "[0.0]", "sd": "[1.0]"}
+    said["threshold"] = "0.5"
+    for file in ("model.yaml", "CARD.md"):
+        path = folder / file
+        text = re.sub(r'(\w+): "fill in:[^"]*"', lambda m: f"{m[1]}: {said.get(m[1], 'A test.')}", path.read_text())
+        path.write_text(re.sub(r"^fill in:.*$", "A test.", text, flags=re.MULTILINE))
 
 
 @pytest.mark.req("R-SIGN-10")
 def test_a_maker_comes_from_nothing_to_an_archive_that_sites_can_trust(model, tmp_path):
-    assert model("new", "my-model").exit_code == Exit.OK
+    (tmp_path / "my.onnx").write_bytes(toy_packages._blob_graph().SerializeToString())
+    words = ("new", "my-model", "--from", "my.onnx", "--kind", "classifier", "--findings", "bright-blob")
+    assert model(*words).exit_code == Exit.OK
+    fill(tmp_path / "my-model")
     empty = model("verify", "--unsigned", "my-model")
     assert empty.exit_code == Exit.CHECK_FAILED
-    assert "model.onnx is missing" in empty.stderr
+    assert "golden/golden.json: is missing" in empty.stderr
 
-    graph(tmp_path / "my-model")
+    assert model("phantom", "chest-xray", "phantoms/plain").exit_code == Exit.OK
+    recorded = model("golden", "my-model", "--dicom", "phantoms", "--origin", "phantom")
+    assert recorded.exit_code == Exit.OK, recorded.output
+    assert "plain.npz: bright-blob" in recorded.stdout
     unsigned = model("verify", "--unsigned", "my-model")
     assert unsigned.exit_code == Exit.OK
     assert "THE SIGNATURE WAS NOT CHECKED" in unsigned.stdout
@@ -85,13 +99,13 @@ def test_every_fault_is_a_line_with_its_file_and_json_has_them_all(model, tmp_pa
 
 
 def test_a_package_that_a_box_would_refuse_is_not_signed_and_leaves_no_key(model, tmp_path):
-    model("new", "my-model")
-    (tmp_path / "my-model" / "model.onnx").write_bytes(toy_packages._loop_graph(3).SerializeToString())
-    refused = model("sign", "my-model", "--new-key", "maker.pem")
+    package_kit.make_unsigned_package(tmp_path / "toy")
+    (tmp_path / "toy" / "model.onnx").write_bytes(toy_packages._loop_graph(3).SerializeToString())
+    refused = model("sign", "toy", "--new-key", "maker.pem")
     assert refused.exit_code == Exit.CHECK_FAILED
     assert "operator Loop is not allowed" in refused.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["my-model"]
-    assert not (tmp_path / "my-model" / "SIGNATURE.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy"]
+    assert not (tmp_path / "toy" / "SIGNATURE.json").exists()
 
 
 def test_a_key_is_never_replaced_and_never_put_into_the_package(model, tmp_path):
@@ -124,8 +138,9 @@ def test_a_key_that_others_can_read_signs_nothing(model, tmp_path):
         (("verify", ".", "--unsigned", "--trust", "a.pub"), Exit.USAGE),
         (("sign", "."), Exit.USAGE),
         (("sign", "nowhere", "--new-key", "a.pem"), Exit.NOT_FOUND),
-        (("new", "My_Model"), Exit.USAGE),
-        (("new", "here"), Exit.CONFLICT),
+        (("golden", "nowhere", "--dicom", "here", "--origin", "phantom"), Exit.USAGE),
+        (("golden", "here", "--dicom", "here", "--origin", "patient"), Exit.USAGE),
+        (("golden", "here", "--dicom", "here", "--origin", "phantom"), Exit.CHECK_FAILED),
         (("export", "nowhere", "-o", "a.zip", "--config", "nowhere.yaml"), Exit.CONFIG),
         (("export", "here", "-o", "a.zip"), Exit.CHECK_FAILED),
         (("export", "head-ct-hyperdensity", "-o", "nowhere/a.zip"), Exit.CHECK_FAILED),

@@ -165,12 +165,10 @@ def test_nothing_above_the_least_score_is_a_score_of_zero_and_no_mark():
     assert (out.scores, out.marks, out.regions, out.key_slices, out.measurements) == ({"nodule": 0.0}, (), (), {}, {})
 
 
-CANDIDATES = tuple(
-    Candidate(position_mm=at, score=0.5) for at in ((6.0, 10.0, 8.0), (6.0, 13.0, 8.0), (16.0, 20.0, 22.0))
-)
+CANDIDATES = tuple(Candidate(position_mm=at) for at in ((6.0, 10.0, 8.0), (6.0, 13.0, 8.0), (16.0, 20.0, 22.0)))
 
 
-def looked_at(candidates=CANDIDATES, **more):
+def looked_at(candidates=CANDIDATES):
     made = place()
     fields = {"tensors": {}, "stack": made.stack, "grid": made.grid, "members": made.members}
     return Assembled(**fields, thickness_mm=made.thickness_mm, pixel_mm=made.pixel_mm, candidates=candidates)
@@ -196,7 +194,7 @@ def test_candidates_apart_are_both_marks_best_first():
 
 def test_a_candidate_beside_the_picture_is_no_mark():
     head = Detect(finding="nodule", scores="s", apart_mm=2)
-    outside = (Candidate(position_mm=(6.0, -5.0, 8.0), score=1.0),)
+    outside = (Candidate(position_mm=(6.0, -5.0, 8.0)),)
     assert head.decide({"s": np.ones((1, 1), np.float32)}, looked_at(outside)).marks == ()
 
 
@@ -267,3 +265,14 @@ def test_softmax_of_an_export_and_its_column_without_a_finding():
     out = head.decide({"y": np.array([[0.0, 2.0]], np.float32)}, picture())
     assert out.scores == {"opacity": pytest.approx(1 / (1 + np.exp(-2)))}
     assert out.key_slices == {"opacity": ("the picture",)}
+
+
+@pytest.mark.req("R-BRING-03")
+def test_a_map_of_fewer_pixels_than_its_picture_is_no_result():
+    """Without a grid of voxels its positions and areas would be those of another picture."""
+    there = picture()
+    given = Assembled(tensors={"image": np.zeros((1, 1, 40, 40))}, stack=there.stack, pixel_mm=there.pixel_mm)
+    head = Segment(output="mask", labels={"it": 1})
+    assert head.decide({"mask": np.zeros((1, 2, 40, 40), np.float32)}, given).scores == {"it": 0}
+    with pytest.raises(ContentError, match="does not lie over the input"):
+        head.decide({"mask": np.zeros((1, 2, 20, 20), np.float32)}, given)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from engines.errors import ContentError
 from engines.preprocess.ct_slabs import CtSlabs
@@ -177,3 +178,25 @@ def test_xray_takes_one_picture_only():
     made = Prepared(id="x", array=np.zeros((256, 256), np.float32), shape=(256, 256), spacing_mm=None)
     with pytest.raises(ContentError, match="2 pictures"):
         Xray().assemble(Stack(slices=(made, made), positions_mm=(0.0, 1.0)))
+
+
+@pytest.mark.req("R-BRING-03")
+@pytest.mark.parametrize(("mean", "sd"), [((0.0,), (1.0,)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+def test_xray_is_normalised_as_the_graph_was_trained_and_in_as_many_channels(mean, sd):
+    rows, columns = np.mgrid[0:64, 0:64]
+    image = Image(id="a", array=(rows + columns).astype(np.float32), spacing_mm=None)
+    plain, normalised = (Xray(size=32), Xray(size=32, mean=mean, sd=sd))
+    bare = plain.assemble(Stack(slices=(plain.prepare(image),))).tensors["image"]
+    tensor = normalised.assemble(Stack(slices=(normalised.prepare(image),))).tensors["image"]
+    assert tensor.shape == (1, len(mean), 32, 32)
+    assert tensor.dtype == np.float32
+    for channel, (m, s) in enumerate(zip(mean, sd, strict=True)):
+        np.testing.assert_allclose(tensor[0, channel], (bare[0, 0] - m) / s, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd"), [((0.0, 0.0), (1.0, 1.0)), ((0.0,), (1.0,) * 3), ((0.0,), (0.0,)), ((0.0,), (-1.0,))]
+)
+def test_a_normalisation_that_no_graph_has_is_refused(mean, sd):
+    with pytest.raises(ValidationError, match="mean and sd"):
+        Xray(mean=mean, sd=sd)
