@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv check test-long test-oldest bench trace sbom lock clean test-tools
+.PHONY: help demo test venv check test-long test-oldest bench models trace sbom lock clean test-tools
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -35,6 +35,9 @@ test-oldest: test-tools $(MLSERVER)/.mlserver ## the tests with the oldest versi
 
 bench: venv test-tools ## the figures of the README, with peers in the same run
 	$(PY) tools/bench --json build/bench.json $(ARGS)
+
+models: venv ## compute the bundled packages anew; ARGS=NAME for one, ARGS=--check compares hashes only
+	$(PY) tools/models $(ARGS)
 
 trace: venv ## requirement x test
 	$(PY) tools/trace.py $(ARGS)

@@ -8,6 +8,8 @@ from appliance.simulate.knee_xray import knee_xray
 from appliance.simulate.localizer import localizer
 
 SMALL = ChestScan(matrix=128, slices=60, noise_hu=0)
+#: Of the grey values of the first plain films, 64 x 64; other libraries may round otherwise.
+PLAIN_SUMS = (7983503, 8048720, 7802661, 7831557)
 
 
 @pytest.mark.req("R-SIM-01")
@@ -67,6 +69,24 @@ def test_an_opacity_is_bright_at_its_side():
     assert film.mask[:, :256].sum() > 1000
     assert not film.mask[:, 262:].any()
     assert film.pixels[film.mask].mean() > plain.pixels[film.mask].mean() + 200
+
+
+@pytest.mark.req("R-SIM-01")
+def test_a_lifelike_chest_is_another_film_of_the_same_seed_with_a_body_that_fills_it():
+    plain, film = chest_xray(3, matrix=256), chest_xray(3, matrix=256, lifelike=True)
+    assert np.array_equal(film.pixels, chest_xray(3, matrix=256, lifelike=True).pixels)
+    outside = (slice(100, 200), slice(0, 24))
+    assert film.pixels[outside].mean() > plain.pixels[outside].mean() + 300
+    fluid = chest_xray(3, effusion=Effusion(side="right", height_mm=150), matrix=256, lifelike=True)
+    assert fluid.pixels[fluid.mask].mean() > film.pixels[fluid.mask].mean() + 300
+    assert not fluid.mask[:, 130:].any()
+
+
+def test_plain_films_are_those_that_packages_were_trained_and_measured_on():
+    """Of these ``cxr-triage`` knows what is a chest, and its golden cases are some of them: they may not change."""
+    films = [chest_xray(k, matrix=64, **kw).pixels for k in range(2) for kw in ({}, {"effusion": Effusion()})]
+    sums = [int(film.sum(dtype=np.int64)) for film in films]
+    assert sums == pytest.approx(PLAIN_SUMS, rel=1e-4)
 
 
 def test_a_film_uses_twelve_bits_with_bone_bright_and_air_dark():
