@@ -74,7 +74,13 @@ RECIPES = {
         "--untrained",
         caution="None: its weights are not trained, and it refuses to activate.",
     ),
-    "cxr-quality": _of_folder("tools/train/cxr_quality", "--data {data}", trained=True, data="cxr_nih"),
+    "cxr-quality": _of_folder(
+        "tools/train/cxr_quality",
+        "--data {data}",
+        trained=True,
+        data="cxr_nih",
+        caution="Every fault was made by a program, of one hospital's films; a cut of the lungs' bases is often missed.",
+    ),
     "cxr-triage": _of_folder(
         "tools/train/cxr",
         "--data {data}",

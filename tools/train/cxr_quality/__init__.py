@@ -1,0 +1,1 @@
+"""How ``engines/models/cxr-quality`` is made: ``python tools/train/cxr_quality --data FOLDER``."""
