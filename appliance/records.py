@@ -77,6 +77,8 @@ class VersionState(Word):
     CONFLICT = "conflict"
     #: Another transfer syntax: the worker is comparing the decoded values; not forwarded yet.
     COMPARING = "comparing"
+    #: The version that would be current, had a rejection note not taken it back: kept and forwarded, never analysed.
+    REJECTED = "rejected"
 
 
 class AnalysisState(Word):
@@ -118,6 +120,35 @@ class DeliveryKind(Word):
     SC = "sc"
     #: The result as plain values, out of which HL7 messages and webhooks are written.
     STATEMENT = "statement"
+
+
+class RejectionTitle(Word):
+    """Document titles of Key Object Selections that reject what they name (IHE IOCM; codes of DCM, CID 7011)."""
+
+    QUALITY = "113001"
+    PATIENT_SAFETY = "113037"
+    WORKLIST_ENTRY = "113038"
+    RETENTION_EXPIRED = "113039"
+
+
+class OrderState(Word):
+    """What the RIS said of the order of a study."""
+
+    #: It knows none; asked again for a while.
+    NONE = "none"
+    FOUND = "found"
+    #: It knows several that these images may belong to.
+    SEVERAL = "several"
+    #: The order under this accession number is another patient's: a person must look.
+    OTHER_PATIENT = "other_patient"
+
+
+class StepState(Word):
+    """Where a performed procedure step stands (PS3.3 C.4.14, Performed Procedure Step Status)."""
+
+    IN_PROGRESS = "IN PROGRESS"
+    COMPLETED = "COMPLETED"
+    DISCONTINUED = "DISCONTINUED"
 
 
 class Severity(Word):
@@ -202,6 +233,14 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """What a rejection note says: these instances are not to be used, for this reason."""
+
+    title: RejectionTitle
+    sop_instance_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """What the box reads of one instance before its pixels. Missing attributes are empty, ``None`` or ``()``."""
 
@@ -258,6 +297,8 @@ class Header:
     #: SHA-256 over everything that gives the pixel bytes their meaning: photometric interpretation, rescale, LUTs,
     #: bits, rows, columns, position, orientation, spacing. Equal pixels under another digest are other pixels.
     meaning_digest: str = ""
+    #: Of a Key Object Selection that is a rejection note; no column of the database holds it.
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +326,8 @@ class SourceRef:
     mode: SourceMode
     stat: bool = False
     assume_charset: str = ""
+    #: False of a destination that calls back with a report: it is no scanner.
+    may_store: bool = True
 
 
 #: Stands between SOP Instance UID and frame number in the id of a picture; no UID can hold it.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: What one file may unfold to; a volume of 512 x 512 x 1000 bits is 33 MB.
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
+#: Rows and columns are unsigned short in DICOM (PS3.3 C.7.6.3).
+_MAX_SIDE = 1 << 16
+#: What zipfile, numpy and json make of damaged bytes, besides ValueError.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError),
+    *(LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +99,20 @@ def unpack(data: bytes) -> dict[str, Overlay]:
                 raise ValueError("the masks are larger than any that are made here")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             table = json.loads(bytes(arrays["table"]))
-            found = {}
-            for n, (finding, entry) in enumerate(table.items()):
-                depth, height, width = (int(size) for size in entry["shape"])
-                bits = np.unpackbits(arrays[f"mask{n}"], count=depth * height * width)
-                slices = tuple(_laying(one, depth) for one in entry["slices"])
-                found[finding] = Overlay(mask=bits.astype(np.bool_).reshape(depth, height, width), slices=slices)
-            return found
-    except (zipfile.BadZipFile, KeyError, TypeError, OSError, EOFError) as error:
+            return {
+                str(finding): _overlay(arrays[f"mask{n}"], entry) for n, (finding, entry) in enumerate(table.items())
+            }
+    except _DAMAGE as error:
         raise ValueError(f"this is no file of masks: {type(error).__name__}") from error
+
+
+def _overlay(bits: NDArray[Any], entry: Mapping[str, Any]) -> Overlay:
+    depth, height, width = (int(size) for size in entry["shape"])
+    count = depth * height * width
+    if min(depth, height, width) < 1 or bits.dtype != np.uint8 or bits.shape != ((count + 7) // 8,):
+        raise ValueError("a mask has not the size that is said of it")
+    mask = np.unpackbits(bits, count=count).view(np.bool_).reshape(depth, height, width)
+    return Overlay(mask=mask, slices=tuple(_laying(one, depth) for one in entry["slices"]))
 
 
 def _laying(entry: Mapping[str, Any], depth: int) -> Laying:
@@ -107,6 +121,10 @@ def _laying(entry: Mapping[str, Any], depth: int) -> Laying:
         raise ValueError("a picture takes a plane that the mask does not have")
     rows, columns = (int(size) for size in entry["shape"])
     (row, down), (column, along) = entry["row"], entry["column"]
+    if not (0 < rows <= _MAX_SIDE and 0 < columns <= _MAX_SIDE):
+        raise ValueError("a picture has a size that no image has")
+    if not np.all(np.abs(np.array([row, down, column, along], np.float64)) < _MAX_SIDE):
+        raise ValueError("a picture lies nowhere near the mask")
     return Laying(
         slice_id=str(entry["slice_id"]),
         shape=(rows, columns),

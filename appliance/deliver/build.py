@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from appliance.deliver.part10 import data_digest
+from appliance.deliver.part10 import data_digest, file_digest
 from appliance.dicom import codes
+from appliance.dicom.windows import window_of
 from appliance.errors import ApplianceError, StoreError, TransientError
 from appliance.records import DeliveryKind
-from appliance.report.request import ReportImage, ReportPackage, ReportRequest
+from appliance.report.kinds import key_picture
+from appliance.report.request import ReportImage, ReportPackage, ReportPredecessor, ReportRequest
 from appliance.store.deliveries import Deliveries
 from appliance.store.spool import RESULTS, Spool
 from appliance.store.to_build import ToBuild
@@ -25,8 +27,14 @@ BATCH = 8
 MAX_TRIES = 3
 LIMITS = Limits(wall_s=60.0, cpu_s=45.0, memory_mb=1024)
 _CHILD = "appliance.report.child"
-_SOP_CLASSES = {DeliveryKind.SR: "1.2.840.10008.5.1.4.1.1.88.34"}
-_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+SOP_CLASSES = {
+    DeliveryKind.SR: "1.2.840.10008.5.1.4.1.1.88.34",
+    DeliveryKind.SEG: "1.2.840.10008.5.1.4.1.1.66.4",
+    DeliveryKind.GSPS: "1.2.840.10008.5.1.4.1.1.11.1",
+    DeliveryKind.KO: "1.2.840.10008.5.1.4.1.1.88.59",
+    DeliveryKind.SC: "1.2.840.10008.5.1.4.1.1.7",
+}
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
 class ReportStage:
@@ -102,7 +110,7 @@ class ReportStage:
                 return []
             jobs = []
             for kind, sop_instance_uid in owed.objects.items():
-                if kind in _SOP_CLASSES:
+                if kind in SOP_CLASSES or kind is DeliveryKind.STATEMENT:
                     jobs.append((owed, self._request(owed, package, kind, sop_instance_uid)))
                 else:
                     self._deliveries.build_failed(analysis_id, kind, f"this version does not build {kind} objects")
@@ -118,10 +126,14 @@ class ReportStage:
     def _request(
         self, owed: ToBuild, package: ReportPackage, kind: DeliveryKind, sop_instance_uid: str
     ) -> ReportRequest:
+        shown = key_picture(owed.result)
         return ReportRequest(
             kind=kind,
             sop_instance_uid=sop_instance_uid,
-            predecessors=owed.predecessors[kind],
+            predecessors=tuple(
+                ReportPredecessor(sop_instance_uid=one.sop_instance_uid, study_instance_uid=one.study_instance_uid)
+                for one in owed.predecessors[kind]
+            ),
             output_path=str(self._spool.scratch()),
             package=package,
             package_version=owed.package_version,
@@ -144,8 +156,11 @@ class ReportStage:
                 )
                 for file in owed.files
             ),
-            picture_path=self._absolute(owed.result.pictures[0] if owed.result.pictures else None),
+            picture_path=self._absolute(None if shown is None else owed.result.pictures[shown]),
             masks_path=self._absolute(owed.result.masks),
+            window=window_of(package.body_parts),
+            procedure=owed.procedure,
+            siblings={other: uid for other, uid in owed.objects.items() if other is not kind},
         )
 
     def _absolute(self, path: str | None) -> str:
@@ -165,21 +180,27 @@ class ReportStage:
             if "error" in answer:
                 self._deliveries.build_failed(owed.analysis_id, request.kind, answer["error"])
             else:
-                self._keep(owed.analysis_id, request, answer["ms"])
+                self._keep(owed, request, answer["ms"])
 
-    def _keep(self, analysis_id: int, request: ReportRequest, ms: float) -> None:
+    def _keep(self, owed: ToBuild, request: ReportRequest, ms: float) -> None:
         output = Path(request.output_path)
         with output.open("rb") as stream:
-            sha256, offset, size = data_digest(stream)
-        path = self._spool.write_blob(RESULTS, output)
+            if request.kind is DeliveryKind.STATEMENT:
+                (sha256, size), offset = file_digest(stream), 0
+            else:
+                sha256, offset, size = data_digest(stream)
+        suffix = ".json" if request.kind is DeliveryKind.STATEMENT else ".dcm"
+        path = self._spool.write_blob(RESULTS, output, suffix=suffix)
         self._deliveries.built(
-            analysis_id,
+            owed.analysis_id,
             request.kind,
+            identity_revision=owed.identity_revision,
             path=path,
             sha256=sha256,
             size=offset + size,
-            sop_class_uid=_SOP_CLASSES[request.kind],
-            transfer_syntax_uid=_EXPLICIT_VR_LITTLE_ENDIAN,
+            # A statement is no DICOM object.
+            sop_class_uid=SOP_CLASSES.get(request.kind, ""),
+            transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN if request.kind in SOP_CLASSES else "",
             ms=ms,
         )
 

@@ -1,45 +1,39 @@
 """The measurement groups of a report: TID 1410 where a finding has a place in an image, TID 1501 where it has none.
 
-One report holds one of the two kinds: mixed, validators take the one for a broken case of the other.
+One report holds one of the two kinds: mixed, validators take the one for a broken case of the other. So do those that
+would name a segment (TID 1411) beside regions; the segmentation is evidence of the report instead, and one tracking
+pair names the finding in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import highdicom as hd
-import numpy as np
 from highdicom import sr
 
 from appliance.records import FindingResult, Measurement, Outcome, Region
-from appliance.report import uids
-from appliance.report.request import NotBuildable, ReportCode, ReportFinding, ReportRequest
-
-PRIVATE_SCHEME = "99SCANSIDE"
-#: A tracking identifier is LO in the segment that may name it later.
-_SHORT = 64
+from appliance.report.kinds import may_show_places
+from appliance.report.maker import MANUFACTURER, PRIVATE_SCHEME, SHORT, coded, tracking_uid
+from appliance.report.places import outline
+from appliance.report.request import ReportCode, ReportFinding, ReportRequest
+from appliance.report.sources import Sources
 
 Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
-
-
-def coded(code: ReportCode) -> sr.CodedConcept:
-    """A concept as highdicom wants it."""
-    return sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
 
 
 class Groups:
     """Builds the groups of one report."""
 
-    def __init__(self, request: ReportRequest, sop_classes: Mapping[str, str], codes: Mapping[str, ReportCode]) -> None:
+    def __init__(self, request: ReportRequest, sources: Sources, codes: Mapping[str, ReportCode]) -> None:
         """Build for ``request``.
 
         Args:
             request: What the analysis said.
-            sop_classes: SOP Instance UID: SOP Class UID of the images that were analysed.
+            sources: The images that were analysed.
             codes: The table of coded concepts by name.
         """
         self._request = request
-        self._sop_classes = sop_classes
+        self._sop_classes = sources.sop_classes
         self._codes = codes
         self._declared = {finding.id: finding for finding in request.package.findings}
 
@@ -76,8 +70,8 @@ class Groups:
         )
 
     def _plain(self, finding: FindingResult, *, is_first: bool) -> Group:
-        declared = self._declaration(finding)
-        key_instances = finding.key_instances if self._may_show_places() else ()
+        declared = self._request.declaration(finding.id)
+        key_instances = finding.key_instances if may_show_places(self._request.package.intended_use) else ()
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=self._tracking(declared.title, finding.id),
             finding_type=coded(declared.code),
@@ -93,7 +87,7 @@ class Groups:
         )
 
     def _planar(self, finding: FindingResult, region: Region, *, is_first: bool, has_numbers: bool) -> Group:
-        declared = self._declaration(finding)
+        declared = self._request.declaration(finding.id)
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             # The same tracking pair in every slice: it is one finding.
             tracking_identifier=self._tracking(declared.title, finding.id),
@@ -107,21 +101,8 @@ class Groups:
             geometric_purpose=self._code("bounded_by") if region.kind == "box" else None,
         )
 
-    def _declaration(self, finding: FindingResult) -> ReportFinding:
-        if finding.id not in self._declared:
-            request = self._request
-            raise NotBuildable(
-                f"package {request.package.name} as installed now does not declare finding {finding.id!r}, which its"
-                f" version {request.package_version} gave; install that version again, then retry"
-            )
-        return self._declared[finding.id]
-
-    def _may_show_places(self) -> bool:
-        """For triage, key slices count as a region, and a region is detection, not triage."""
-        return self._request.package.intended_use != "triage"
-
     def _regions(self, finding: FindingResult) -> list[Region]:
-        if not self._may_show_places():
+        if not may_show_places(self._request.package.intended_use):
             return []
         return [region for region in finding.regions if region.sop_instance_uid in self._sop_classes]
 
@@ -129,14 +110,8 @@ class Groups:
         uid = region.sop_instance_uid
         frames = [region.frame_number] if region.frame_number is not None else None
         source = sr.SourceImageForRegion(self._sop_classes[uid], uid, frames)
-        if region.kind == "point":
-            ((column, row),) = region.points
-            return sr.ImageRegion(sr.GraphicTypeValues.POINT, np.array([[column + 0.5, row + 0.5]]), source)
-        (left, top), (right, bottom) = region.points
-        # Our points are 0-based pixel centres; SCOORD counts from the outer corner of the first pixel (PS3.3
-        # C.18.6.1.2), so the outer edges of the pixels lie at left and right + 1. A polyline must be closed.
-        corners = [(left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1), (left, top)]
-        return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, np.maximum(np.array(corners), 0.0), source)
+        kind = sr.GraphicTypeValues.POINT if region.kind == "point" else sr.GraphicTypeValues.POLYLINE
+        return sr.ImageRegion(kind, outline(region), source)
 
     def _evaluations(self, declared: ReportFinding, *, is_first: bool) -> list[sr.QualitativeEvaluation]:
         urgency = sr.QualitativeEvaluation(
@@ -155,7 +130,7 @@ class Groups:
     def _measurement(self, item: Measurement, names: Mapping[str, ReportCode]) -> list[sr.Measurement]:
         """TID 300, with the standard deviation as one of its own."""
         code = names.get(item.name) or self._codes.get(item.name)
-        code = code or ReportCode(value=item.name[:16].upper(), scheme=PRIVATE_SCHEME, meaning=item.name[:_SHORT])
+        code = code or ReportCode(value=item.name[:16].upper(), scheme=PRIVATE_SCHEME, meaning=item.name[:SHORT])
         unit = self._unit(item.unit)
         found = [sr.Measurement(name=coded(code), value=_rounded(item.value), unit=unit)]
         if item.sd is not None:
@@ -179,7 +154,7 @@ class Groups:
         return sr.AlgorithmIdentification(
             name=request.package.name,
             version=request.package_version,
-            manufacturer="Scanside",
+            manufacturer=MANUFACTURER,
             parameters=parameters or None,
         )
 
@@ -192,8 +167,7 @@ class Groups:
         )
 
     def _tracking(self, identifier: str, finding: str) -> sr.TrackingIdentifier:
-        uid = uids.tracking_uid(self._request.sop_instance_uid, finding)
-        return sr.TrackingIdentifier(uid=hd.UID(uid), identifier=identifier[:_SHORT])
+        return sr.TrackingIdentifier(uid=tracking_uid(self._request, finding), identifier=identifier[:SHORT])
 
     def _sites(self, declared: ReportFinding) -> list[sr.FindingSite] | None:
         return [sr.FindingSite(anatomic_location=coded(declared.site))] if declared.site else None

@@ -15,6 +15,11 @@ CHARACTER_SET = "ISO_IR 192"
 _TIME = re.compile(r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d(?:\.\d{1,6})?)?)?\Z")
 _AGE = re.compile(r"\d{3}[DWMY]\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: What highdicom reads of a source image; ``set_identity`` writes what is true.
+_READ_OF_SOURCES = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
 
 
 def set_identity(ds: Dataset, request: ReportRequest) -> None:
@@ -25,25 +30,32 @@ def set_identity(ds: Dataset, request: ReportRequest) -> None:
     """
     identity = request.identity
     ds.SpecificCharacterSet = CHARACTER_SET
-    ds.PatientID = _text(identity.patient_id)
+    ds.PatientID = clean(identity.patient_id)
     if identity.issuer_of_patient_id:
-        ds.IssuerOfPatientID = _text(identity.issuer_of_patient_id)
-    ds.PatientName = _text(identity.patient_name)
+        ds.IssuerOfPatientID = clean(identity.issuer_of_patient_id)
+    ds.PatientName = clean(identity.patient_name)
     ds.PatientBirthDate = _date(identity.patient_birth_date)
     ds.PatientSex = identity.patient_sex if identity.patient_sex in {"M", "F", "O"} else ""
     if _AGE.match(request.patient_age):
         ds.PatientAge = request.patient_age
     ds.StudyInstanceUID = identity.study_instance_uid
-    ds.StudyID = _text(identity.study_id)
+    ds.StudyID = clean(identity.study_id)
     ds.StudyDate = _date(request.study_date)
     ds.StudyTime = request.study_time if _TIME.match(request.study_time) else ""
-    ds.AccessionNumber = _text(identity.accession_number)
-    ds.ReferringPhysicianName = _text(identity.referring_physician_name)
+    ds.AccessionNumber = clean(identity.accession_number)
+    ds.ReferringPhysicianName = clean(identity.referring_physician_name)
     if request.study_description:
-        ds.StudyDescription = _text(request.study_description)[:64]
+        ds.StudyDescription = clean(request.study_description)[:64]
 
 
-def _text(value: str) -> str:
+def empty_identity(ds: Dataset) -> None:
+    """Give a source image nobody's identity, for highdicom asks for one."""
+    for keyword in _READ_OF_SOURCES:
+        setattr(ds, keyword, "")
+
+
+def clean(value: str) -> str:
+    """A value without control characters."""
     return _CONTROL.sub("", value).strip()
 
 

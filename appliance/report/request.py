@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ApplianceError
-from appliance.records import AnalysisResult, DeliveryKind, Identity
+from appliance.records import AnalysisResult, DeliveryKind, FindingResult, Identity
 
 if TYPE_CHECKING:
     from engines.manifest import Code, Manifest
@@ -61,6 +61,8 @@ class ReportPackage:
     looked_for: str
     not_looked_for: str
     findings: tuple[ReportFinding, ...]
+    #: That its inputs take (Body Part Examined).
+    body_parts: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> ReportPackage:
@@ -86,16 +88,25 @@ class ReportPackage:
                 )
                 for finding in manifest.findings
             ),
+            body_parts=tuple(part for feed in manifest.inputs for part in feed.input.envelope.body_parts),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportImage:
-    """One image that was analysed; ``path`` is absolute, its file meta information is all that is read of it."""
+    """One image that was analysed; ``path`` is absolute, and no more of the file is read than an object needs."""
 
     sop_instance_uid: str
     series_instance_uid: str
     path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPredecessor:
+    """An earlier object of ours that this one replaces, in the same study or, after a correction, in another."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +115,8 @@ class ReportRequest:
 
     kind: DeliveryKind
     sop_instance_uid: str
-    #: SOP Instance UIDs of what earlier analyses of this package said of the study, newest first.
-    predecessors: tuple[str, ...]
+    #: What was said before, by earlier analyses of this package or under another identity, newest first.
+    predecessors: tuple[ReportPredecessor, ...]
     output_path: str
     package: ReportPackage
     package_version: str
@@ -123,9 +134,34 @@ class ReportRequest:
     patient_age: str
     modality: str
     images: tuple[ReportImage, ...]
-    #: The first key picture (PNG) and the masks (``engines.overlay``), absolute; empty where there is none.
+    #: The key picture to show (PNG) and the masks (``engines.overlay``), absolute; empty where there is none.
     picture_path: str
     masks_path: str
+    #: In which CT slices are shown: centre and width in HU.
+    window: tuple[float, float] = (40.0, 400.0)
+    #: Kind: SOP Instance UID of the other objects of this analysis that are built with this one.
+    siblings: dict[DeliveryKind, str] = field(default_factory=dict)
+    #: What the RIS says is to be done (modality worklist); empty where it does not say.
+    procedure: str = ""
+
+    @property
+    def flagged(self) -> tuple[FindingResult, ...]:
+        """The findings that were flagged, in the order of the package."""
+        return tuple(finding for finding in self.result.findings if finding.flagged)
+
+    def declaration(self, finding: str) -> ReportFinding:
+        """What the package says of one of its findings.
+
+        Raises:
+            NotBuildable: It does not declare that finding.
+        """
+        for declared in self.package.findings:
+            if declared.id == finding:
+                return declared
+        raise NotBuildable(
+            f"package {self.package.name} as installed now does not declare finding {finding!r}, which its"
+            f" version {self.package_version} gave; install that version again, then retry"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``; ``child.handle`` reads them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 
 _NAMESPACE = uuid.UUID("8f5d9f1e-6a3b-5c0e-9d0a-3c1f6f2f7a11")
 
@@ -22,6 +23,11 @@ def algorithm_uid(package: str, version: str, digest: str) -> str:
     return derived_uid("algorithm", package, version, digest)
 
 
-def tracking_uid(sop_instance_uid: str, finding: str) -> str:
-    """Tracking Unique Identifier of one finding in one object."""
-    return derived_uid("tracking", sop_instance_uid, finding)
+def tracking_uid(study_instance_uid: str, package: str, done_at: datetime, finding: str) -> str:
+    """Tracking Unique Identifier of one finding of one analysis: the same in every object that tells of it."""
+    return derived_uid("tracking", study_instance_uid, package, done_at.isoformat(), finding)
+
+
+def dimension_uid(sop_instance_uid: str) -> str:
+    """Dimension Organization UID of a multi-frame object."""
+    return derived_uid("dimensions", sop_instance_uid)

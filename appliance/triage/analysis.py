@@ -10,20 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import NotAnalysable
-from appliance.records import Detail, Measurement, Region
+from appliance.records import Detail, Measurement, Region, split_id
 from appliance.triage.frames import ProtocolError
 from appliance.triage.message_base import Message
 from appliance.triage.pictures import draw_key_pictures, keep_masks
 from appliance.triage.protocol import Finish, Progress, Result, Scored, SeriesInput, Step
 from appliance.triage.serving import OpenPackage
 from appliance.triage.shelf import Shelf
-from appliance.triage.workbench import (
-    Answer,
-    Piece,
-    decode_and_prepare,
-    finish,
-    split_id,
-)
+from appliance.triage.workbench import Answer, Piece, decode_and_prepare, finish
 from engines.inputs import OpenInput
 from engines.types import ModelOutput
 

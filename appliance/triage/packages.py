@@ -10,6 +10,7 @@ from pathlib import Path
 from appliance.config import Config
 from appliance.errors import ConfigError, ConflictError
 from appliance.records import AnalysisResult, DeliveryKind, Role
+from appliance.report.kinds import applies
 from appliance.store import Store
 from appliance.store.ending import OwedResult, Owing
 from appliance.store.package_files import PackageFiles
@@ -298,10 +299,18 @@ def recover_packages(store: Store) -> int:
         return 0  # somebody installs at this very moment, and tidies first
 
 
-def owed_results(config: Config, package: str, result: AnalysisResult) -> tuple[OwedResult, ...]:
+def owed_results(
+    config: Config, package: str, result: AnalysisResult, *, intended_use: str = ""
+) -> tuple[OwedResult, ...]:
     """Which result objects which destinations are owed for an analysis.
 
     In evaluation mode only destinations of purpose test get results (DESIGN §1.7).
+
+    Args:
+        config: The destinations.
+        package: Its name.
+        result: Of the analysis.
+        intended_use: Of the package; only what tells of a finding goes by it.
     """
     return tuple(
         OwedResult(destination=destination.name, kind=kind)
@@ -310,5 +319,5 @@ def owed_results(config: Config, package: str, result: AnalysisResult) -> tuple[
         and (not destination.packages or package in destination.packages)
         and (config.site.mode == "clinical" or destination.purpose == "test")
         for kind in destination.send
-        if kind is not DeliveryKind.ORIGINAL
+        if kind is not DeliveryKind.ORIGINAL and applies(kind, intended_use, result)
     )

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from appliance.dicom.pixels import hu_slices, xray_image
 from appliance.dicom.pixels import picture as windowed
-from appliance.triage.workbench import Piece, split_id
+from appliance.dicom.windows import window_of
+from appliance.records import split_id
+from appliance.triage.workbench import Piece
 from engines.durable import sync_folder
 from engines.overlay import Overlay, pack
 from engines.pipeline import Pipeline
@@ -29,9 +31,6 @@ log = logging.getLogger(__name__)
 MAX_PICTURES = 3
 #: Longest side; X-rays of 3,000 pixels are shrunk, slices are not.
 MAX_PIXELS = 1024
-#: Window (centre, width) in HU by body part; the first that the package names counts.
-_WINDOWS = {"HEAD": (40.0, 80.0), "BRAIN": (40.0, 80.0), "SKULL": (40.0, 80.0), "CHEST": (-500.0, 1500.0)}
-_SOFT_TISSUE = (40.0, 400.0)
 #: Blue, green, red. Yellow is told from grey by everybody; the outline is not the message.
 _OUTLINE = (0, 220, 255)
 _MARGIN_PIXELS = 4
@@ -52,7 +51,9 @@ def draw_key_pictures(
     Returns:
         Paths relative to the spool root, in the order of the key slices; shorter if the disk refuses one.
     """
-    wanted = list(dict.fromkeys(_by_rank(output.key_slices.values())))[:MAX_PICTURES]
+    # In the order of the manifest, as the findings of a result stand: who has the result knows what each picture shows.
+    lists = [output.key_slices.get(finding.id, ()) for finding in pipeline.package.manifest.findings]
+    wanted = list(dict.fromkeys(_by_rank(lists)))[:MAX_PICTURES]
     by_uid = {piece.header.sop_instance_uid: piece for piece in pieces}
     window = window_of(part for taken in pipeline.inputs.values() for part in taken.input.envelope.body_parts)
     outlined = pipeline.package.manifest.intended_use == "detection"
@@ -74,11 +75,6 @@ def draw_key_pictures(
         if relative is not None:
             kept.append(relative)
     return tuple(kept)
-
-
-def window_of(body_parts: Iterable[str]) -> tuple[float, float]:
-    """The window in which a package's slices are shown: centre and width in HU."""
-    return next((_WINDOWS[part] for part in body_parts if part in _WINDOWS), _SOFT_TISSUE)
 
 
 def shrink(image: NDArray[Any]) -> tuple[NDArray[Any], float]:

@@ -50,9 +50,12 @@ class Bench:
     link: WorkerLink
     packages: RunningPackages
 
-    def finish(self, analysis_id: int, package: str, result: AnalysisResult, *, late: bool = False) -> None:
-        """End an analysis with everything that follows from it."""
-        self.store.analyses.finish(analysis_id, result, owed_results(self.config, package, result), late=late)
+    def finish(
+        self, analysis_id: int, package: str, result: AnalysisResult, *, intended_use: str = "", late: bool = False
+    ) -> None:
+        """End an analysis with everything that follows from it; ``intended_use`` as ``owed_results`` takes it."""
+        owed = owed_results(self.config, package, result, intended_use=intended_use)
+        self.store.analyses.finish(analysis_id, result, owed, late=late)
 
 
 class RoutingStage:
@@ -267,7 +270,8 @@ class RunStage:
             return
         ended = bench.clock.monotonic()
         hops = {"worker": (ended - started) * 1000}
-        last_image = max(bench.store.revisions.get(revision).last_image_mono for revision in one.inputs.values())
+        revisions = [bench.store.revisions.get(revision) for revision in one.inputs.values()]
+        last_image = max(revision.last_image_mono for revision in revisions)
         if last_image and not one.late:
             hops["total"] = (ended - last_image) * 1000
         if isinstance(answer, Failed):
@@ -280,10 +284,12 @@ class RunStage:
                 numbers=answer.numbers,
             )
         else:
-            result = decide(
-                running.package.manifest, answer, running.operating_points, hops_ms=hops, caveats=required.caveats
-            )
-        bench.finish(one.id, one.package, result, late=is_overdue(one, ended))
+            caveats = required.caveats
+            if any(revision.discontinued for revision in revisions):
+                caveats += (Detail("the examination was discontinued at the scanner; images may be missing"),)
+            result = decide(running.package.manifest, answer, running.operating_points, hops_ms=hops, caveats=caveats)
+        intended_use = running.package.manifest.intended_use
+        bench.finish(one.id, one.package, result, intended_use=intended_use, late=is_overdue(one, ended))
         for revision_id in set(one.inputs.values()) - wanted_later:
             bench.link.drop(str(bench.store.revisions.get(revision_id).series_id))
 

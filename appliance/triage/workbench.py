@@ -18,7 +18,7 @@ from appliance.dicom.geometry import SlicePlace, in_plane_shifts, sort_slices
 from appliance.dicom.headers import read_header
 from appliance.dicom.pixels import hu_slices, xray_image
 from appliance.errors import NotAnalysable, RejectedInstance
-from appliance.records import Detail, Header, Reason
+from appliance.records import Detail, Header, Reason, slice_id
 from appliance.triage.claims import envelope_faults, shows, unclaimed
 from appliance.triage.protocol import SeriesKind
 from appliance.triage.stack_checks import refuse_duplicates, refuse_gaps, refuse_outside
@@ -39,8 +39,6 @@ _LEFT_OUT = {
     "reformat": Detail("{count} of {total} images left out: reformat"),
     "screen save": Detail("{count} of {total} images left out: screen save"),
 }
-#: Stands between SOP Instance UID and frame number in the id of a picture; no UID can hold it.
-_FRAME = "#"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,7 @@ def decode_and_prepare(path: Path, kind: SeriesKind, pipelines: Iterable[Pipelin
     if kind == "ct":
         decoded = hu_slices(path)
         places = decoded.places
-        ids = [uid] if len(places) == 1 else [f"{uid}{_FRAME}{n}" for n in range(1, len(places) + 1)]
+        ids = [uid] if len(places) == 1 else [slice_id(uid, n) for n in range(1, len(places) + 1)]
         images = [
             Image(id=i, array=hu, spacing_mm=decoded.pixel_spacing_mm) for i, hu in zip(ids, decoded.hu, strict=True)
         ]
@@ -244,12 +242,6 @@ def merge(answers: Sequence[Answer]) -> Answer:
     caveats = tuple(dict.fromkeys(c for answer in answers for c in answer.caveats))
     overlays = {f: a.overlays[f] for f, a in best.items() if f in a.overlays}
     return Answer(output=output, overlays=overlays, caveats=caveats, hops_ms=hops_ms)
-
-
-def split_id(slice_id: str) -> tuple[str, int | None]:
-    """SOP Instance UID and frame number (from 1; None for a single-frame object) of a picture's id."""
-    uid, _, frame = slice_id.partition(_FRAME)
-    return uid, int(frame) if frame else None
 
 
 def _images_of_the_series(pieces: Sequence[Piece], wanted: OpenInput) -> tuple[list[Piece], list[Detail]]:

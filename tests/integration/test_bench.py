@@ -9,7 +9,7 @@ import sys
 import pytest
 
 FIGURES = {"xray", "ct", "ct-ways", "ingest-1", "ingest-4", "load", "kill", "start", "memory"}
-FIGURES |= {"session", "gate", "engine"}
+FIGURES |= {"session", "gate", "engine", "report"}
 
 
 @pytest.mark.timeout(600)

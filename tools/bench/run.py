@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import ct, demo, engine, gate, ingest, kill, load, memory, session, start, xray
+from bench import ct, demo, engine, gate, ingest, kill, load, memory, report, session, start, xray
 from bench.machine import line, machine
 from bench.rows import Bench, Row
 
@@ -28,6 +28,7 @@ _MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "session": session.measure,
     "gate": gate.measure,
     "engine": engine.measure,
+    "report": report.measure,
     "demo": demo.measure,
 }
 

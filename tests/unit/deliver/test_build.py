@@ -247,17 +247,17 @@ def test_a_package_that_is_gone_is_said_and_building_goes_on_when_it_is_back(sto
 
 
 def test_an_object_that_this_version_cannot_make_is_said(store, clock, stage, owed_report):
-    owed_report(kinds=(DeliveryKind.SR, DeliveryKind.SEG))
+    owed_report(kinds=(DeliveryKind.SR, DeliveryKind.ORIGINAL))
     stage.step()
     assert [item.kind for item in deliveries(store, clock)] == [DeliveryKind.SR]
     (issue,) = store.issues.open()
-    assert issue.detail["reason"] == "this version does not build seg objects"
+    assert issue.detail["reason"] == "this version does not build original objects"
 
 
 def test_a_full_disk_loses_no_report(store, clock, stage, monkeypatch, owed_report):
     owed_report()
 
-    def full(*_):
+    def full(*_, **__):
         raise StoreError("disk full")
 
     with monkeypatch.context() as patch:

@@ -166,5 +166,5 @@ def with_identity():
 def classes():
     """``classes(request)``: every image of the request is a CT image."""
     return lambda request, uid=CT: SimpleNamespace(
-        sop_classes={image.sop_instance_uid: uid for image in request.images}
+        sop_classes={image.sop_instance_uid: uid for image in request.images}, overlays={}
     )

@@ -8,7 +8,7 @@ import pytest
 from toy_packages import make_toy_xray_package
 
 from appliance.config import Config
-from appliance.records import AnalysisResult, Detail, Outcome, Reason, VersionState
+from appliance.records import AnalysisResult, DeliveryKind, Detail, FindingResult, Outcome, Reason, Region, VersionState
 from appliance.store.facts import Kind
 from appliance.store.studies import Change
 from appliance.triage.packages import Now, RunningPackages, owed_results
@@ -296,6 +296,21 @@ def test_evaluation_mode_owes_results_to_test_destinations_only(store, runner, a
 def test_nothing_flagged_is_sent_only_where_the_destination_asks_for_it(bench):
     nothing = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED)
     assert owed_results(bench.config, "toy-bright-blob", nothing) == ()
+
+
+@pytest.mark.req("R-REPORT-07")
+@pytest.mark.parametrize(("use", "kinds"), [("triage", {"sr", "ko"}), ("detection", {"sr", "ko", "gsps"})])
+def test_a_destination_is_owed_the_objects_that_it_asks_for_and_that_the_result_allows(bench, use, kinds):
+    region = Region(sop_instance_uid="1.2", kind="box", points=((1, 1), (5, 5)), finding="bleed")
+    found = FindingResult(
+        id="bleed", score=1.0, operating_point="p", threshold=0.5, flagged=True, category=1, regions=(region,)
+    )
+    result = AnalysisResult(outcome=Outcome.FINDING, findings=(found,))
+    destination = bench.config.destinations[-1].model_copy(
+        update={"send": tuple(kind for kind in DeliveryKind if kind is not DeliveryKind.STATEMENT), "purpose": "test"}
+    )
+    config = bench.config.model_copy(update={"destinations": (destination,)})
+    assert {str(one.kind) for one in owed_results(config, "toy", result, intended_use=use)} == kinds
 
 
 class Fixed:

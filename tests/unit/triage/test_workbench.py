@@ -8,7 +8,7 @@ import pytest
 from worker_kit import box_head, ct_files, make_ct_package, make_xray_package, xray_file
 
 from appliance.errors import NotAnalysable
-from appliance.records import Reason
+from appliance.records import Reason, split_id
 from appliance.simulate.dicomize import ct_series, localizer_image, save
 from appliance.simulate.enhanced import enhanced_ct
 from appliance.simulate.phantom import Phantom
@@ -16,7 +16,7 @@ from appliance.simulate.study import Study
 from appliance.store.spool import Spool
 from appliance.triage import pictures
 from appliance.triage.pictures import draw_key_pictures
-from appliance.triage.workbench import decode_and_prepare, finish, split_id
+from appliance.triage.workbench import decode_and_prepare, finish
 from engines.errors import ContentError
 from engines.package import load_package
 from engines.pipeline import Pipeline
