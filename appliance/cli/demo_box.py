@@ -313,7 +313,7 @@ def demo_config(state: Path, pacs_port: int) -> Config:
                     "host": "127.0.0.1",
                     "port": pacs_port,
                     "ae_title": "ORTHANC",
-                    "send": ["original", "sr"],
+                    "send": ["original", "sr", "seg", "gsps", "ko", "sc"],
                 }
             ],
             "packages": [{"name": name, "role": "live"} for name in _with_required(_PACKAGES)],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recipes import RECIPES, Recipe, metrics_of
+from recipes import RECIPES, Recipe, held_at, metrics_of
 
 from engines.manifest import Finding
 from engines.package import load_package
@@ -42,7 +42,11 @@ def _row(name: str, folder: Path) -> str:
     manifest = load_package(folder, trusted=True).manifest
     points = [point for finding in manifest.findings for point in finding.operating_points if point.default]
     data = points[0].basis.en if points and points[0].basis else "None."
-    figures = [*(_figures(finding, metrics, recipe) for finding in manifest.findings), recipe.caution]
+    figures = [
+        *(_figures(finding, metrics, recipe) for finding in manifest.findings),
+        _together(metrics),
+        recipe.caution,
+    ]
     cells = (
         f"[{name}](engines/models/{name}/CARD.md) ({manifest.status})",
         manifest.title.en,
@@ -78,11 +82,17 @@ def _figures(finding: Finding, metrics: Mapping[str, Any], recipe: Recipe) -> st
     return f"{finding.id}: {', '.join(said)}{of}."
 
 
+def _together(metrics: Mapping[str, Any]) -> str:
+    """Of a package with many findings: how many good images it flags with any of them."""
+    any_of_them = metrics.get("good", {}).get("any")
+    if any_of_them is None:
+        return ""
+    low, high = any_of_them["interval"]
+    return f"Any of them on good images: {any_of_them['share']:.1%} ({low:.1%}-{high:.1%})."
+
+
 def _count(metrics: Mapping[str, Any], path: str) -> int:
-    held: Any = metrics
-    for key in path.split("."):
-        held = held[key]
-    return int(held)
+    return int(held_at(metrics, path))
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import json
 import re
 
 import cv2
+import cxr_painted
 import numpy as np
 import pytest
 
@@ -108,6 +109,21 @@ def test_card_owns_up_to_what_flatters_its_figures(metrics, card):
     assert "mined from reports by a program" in card
 
 
+@pytest.mark.req("R-CXR-06")
+def test_attention_stands_on_the_card_beside_chance_and_in_no_result(pipeline, metrics, card):
+    held = metrics["attention"]
+    low, high = held["interval"]
+    assert held["rate"] == pytest.approx(held["hits"] / held["images"], abs=0.001)
+    assert low < held["rate"] < high
+    said = card.partition("## Attention")[2]
+    assert f"{held['hits']} of {held['images']} images" in said
+    assert f"({low:.3f}-{high:.3f}); a cell drawn at random does in {held['chance']:.3f}" in said
+    assert "never shown with a patient and in no object" in said
+    assert {one.name for one in pipeline.sessions[0].outputs} == {"scores", "chest"}
+    output = _said(pipeline, chest_xray(4, effusion=Effusion(), matrix=256).pixels)
+    assert (output.regions, output.marks, output.masks) == ((), (), {})
+
+
 @pytest.mark.req("R-CXR-03")
 def test_golden_cases_pass_and_the_graph_says_the_same_twice(pipeline, package):
     assert check_golden(pipeline) == 3
@@ -152,6 +168,48 @@ def test_shipped_graph_scores_a_fold_as_the_metrics_keep_it(pipeline, metrics, t
         column = np.array(scores)[:, number]
         assert _area(column, wanted[finding]) == pytest.approx(kept["auc"][finding], abs=0.002)
         assert column.mean() == pytest.approx(kept["mean_score"][finding], abs=0.002)
+
+
+# -- fluid that is painted into films -------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-CXR-07")
+def test_card_says_how_many_films_are_flagged_with_painted_fluid_and_without(metrics, card):
+    held = metrics["painted_fluid"]
+    for words, key in (
+        ("as they are", "flagged_plain"),
+        ("a large effusion painted on the right", "flagged_right"),
+        ("large effusions painted on both sides", "flagged_both"),
+    ):
+        one = held[key]
+        assert one["share"] == pytest.approx(one["count"] / held["films"], abs=0.0005)
+        low, high = one["interval"]
+        said = f"{one['count']} of {held['films']}, {one['share']:.1%} ({low:.1%}-{high:.1%})"
+        assert f"| {words} | {said} | {one['refused']} |" in card
+    assert "training images" in card
+    assert f"on {held['hardly_changed']} of the films it changes little" in card
+    # The card's own words: where this fails, a network sees more, and they must change.
+    most = max(held[key]["count"] for key in ("flagged_right", "flagged_both"))
+    assert "hardly sees the fluid itself" in card
+    assert most - held["flagged_plain"]["count"] < held["films"] / 4
+
+
+@pytest.mark.req("R-CXR-07")
+def test_films_with_painted_fluid_are_scored_as_the_metrics_keep_it(pipeline, metrics, test_data):
+    folder = test_data / "cxr_nih"
+    if not (folder / "labels.csv").is_file():
+        pytest.skip(f"{folder} holds no labels.csv")
+    held = metrics["painted_fluid"]
+    rows = cxr_painted.films_of(cxr_painted.read_rows(folder))
+    assert len(rows) == held["films"]
+    whiter = []
+    for number, kept in enumerate(held["check"]["scores"]):
+        film = cxr_painted.read(folder, rows[number])
+        assert cxr_painted.scores_of(pipeline, film, number) == pytest.approx(kept, abs=0.002)
+        right, both = (cxr_painted.paint(film, sides, number).astype(int) - film for sides in ((-1,), (-1, 1)))
+        assert (right[:, 300:] == 0).all(), "the patient's right side is on the left of the film"
+        whiter.append([(right[:, :256] > 10).mean(), (both[:, 256:] > 10).mean()])
+    assert (np.mean(whiter, axis=0) > 0.1).all(), "too little was painted to say anything"
 
 
 # -- the guard of a classify head ---------------------------------------------------------------------------------

@@ -9,6 +9,18 @@ from typing import Any
 _HERE = Path(__file__).resolve().parent
 #: The pooled area for effusion that was aimed at.
 AIM = 0.8
+#: A test asks whether the figures still bear these words out.
+_FLUID = """\
+**The output for effusion hardly sees the fluid itself.** A large effusion was painted into the $films adult PA films
+without a finding (`tools/models/cxr_painted.py`, seeded), on the right and on both sides:
+
+$table
+
+What it goes by is probably what else differs on films of patients with an effusion: how ill people lie, are exposed
+and look. **Do not rely on it to find fluid in a patient whose film is otherwise clear.** Painted fluid is no real
+fluid, painted in another way it gives other shares, and on $little of the films it changes little (very light ones, or
+opaque on that side already). All these films are training images: the network learned them as films without an
+effusion. That it flags the demo's phantoms with an effusion shows nothing: they were shaped until it did."""
 _ORDER = ("sensitive", "standard", "specific")
 
 
@@ -49,6 +61,7 @@ def card_text(metrics: dict[str, Any]) -> str:
         groups=_groups(m),
         calibration=_calibration(m),
         confounders=_confounders(m),
+        painted=_painted(m),
         guard=_guard(m),
         attention=_attention(m),
         tried=m["recipes_tried"]["count"],
@@ -116,6 +129,26 @@ def _confounders(m: dict[str, Any]) -> str:
         c = held["confounders"]
         rows.append(f"| {name} | {c['patient_number']:.3f} | {c['view_age_sex']:.3f} | {any_finding:.3f} |")
     return "\n".join(rows)
+
+
+def _painted(m: dict[str, Any]) -> str:
+    """``tools/models/cxr_painted.py`` measures it after the training, and writes the card again."""
+    p = m.get("painted_fluid")
+    if p is None:
+        return "**Whether it sees the fluid itself was not measured**: run `tools/models/cxr_painted.py`."
+    rows = [
+        "| the same films | flagged at the standard point (95 % interval) | refused by the guard |",
+        "|---|---|---|",
+    ]
+    for name, said in (
+        ("as they are", "flagged_plain"),
+        ("a large effusion painted on the right", "flagged_right"),
+        ("large effusions painted on both sides", "flagged_both"),
+    ):
+        low, high = p[said]["interval"]
+        share = f"{p[said]['count']} of {p['films']}, {p[said]['share']:.1%} ({low:.1%}-{high:.1%})"
+        rows.append(f"| {name} | {share} | {p[said]['refused']} |")
+    return Template(_FLUID).substitute(films=p["films"], table="\n".join(rows), little=p["hardly_changed"])
 
 
 def _guard(m: dict[str, Any]) -> str:
