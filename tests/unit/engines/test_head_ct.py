@@ -73,6 +73,29 @@ def test_metrics_card_and_manifest_say_the_same(head_package):
     for thickness, row in metrics["volume"]["measured_over_true"].items():
         cells = " | ".join(f"{v['min']:.2f}-{v['max']:.2f}" for _, v in sorted(row.items(), key=_millilitres))
         assert f"| {thickness} | {cells} |" in card
+    count, volume = metrics["phantoms"], metrics["volume"]
+    fine, coarse = (100 * volume["largest_error_by_tolerance"][name] for name in ("10%", "35%"))
+    for text in (
+        f"Without a bleed: {count['without_bleed']} heads",
+        f"Highest score: {metrics['largest_score_without_bleed_ml']:g} ml",
+        f"Volume: {count['volumes']} bleeds",
+        f"**{volume['within_tolerance']} of {count['volumes']} lie within**",
+        f"{fine:.1f} % where 10 % were asked for and {coarse:.1f} % where",
+        f"{volume['flagged_at_1.5_ml']} of {count['volumes']} were flagged",
+    ):
+        assert text in card, text
+
+
+@pytest.mark.req("R-MODEL-04")
+@pytest.mark.req("R-MODEL-05")
+def test_metrics_reach_the_bar_on_every_phantom(head_package):
+    metrics = json.loads((head_package.path / "metrics.json").read_text())
+    assert metrics["volume"]["within_tolerance"] == metrics["phantoms"]["volumes"] == 120
+    assert metrics["volume"]["largest_error_by_tolerance"]["10%"] <= 0.10
+    assert metrics["volume"]["largest_error_by_tolerance"]["35%"] <= 0.35
+    least = min(point.threshold for point in head_package.manifest.finding(FINDING).operating_points)
+    assert metrics["phantoms"]["without_bleed"] == 50
+    assert metrics["largest_score_without_bleed_ml"] < least
 
 
 def _millilitres(item):

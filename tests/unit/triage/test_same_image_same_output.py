@@ -1,7 +1,7 @@
 """One image, however it is stored, gives one output: both polarities, every lossless syntax, two sessions.
 
-Every bundled package is held to it by the first of its golden cases, written as DICOM and read by the worker's own
-functions.
+X-ray packages and, for syntaxes, one of the CTs (decoding is the same for all of them) are held to it by the first of
+their golden cases, written as DICOM and read by the worker's own functions; to two sessions every bundled package is.
 """
 
 from __future__ import annotations
