@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -54,11 +55,49 @@ def _socket_address(text: str) -> str:
     return text
 
 
+def _url(text: str) -> str:
+    """An http or https address with a host, and nothing in it that is secret or means nothing to a server."""
+    parts = urlsplit(text)
+    try:
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        has_port = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or not text.isascii():
+        msg = "give an address as https://host:port/path"
+        raise ValueError(msg)
+    if any(ord(letter) <= 0x20 for letter in text):
+        msg = "no blanks stand in an address; write them as %20"
+        raise ValueError(msg)
+    if parts.username is not None or parts.fragment:
+        msg = "no user, password or '#' stands in an address; passwords and tokens are read from a file"
+        raise ValueError(msg)
+    return text
+
+
+def _dicom_object(kind: DeliveryKind) -> DeliveryKind:
+    if kind is DeliveryKind.STATEMENT:
+        msg = "'statement' is no DICOM object; destinations of kind hl7 and webhook get it without being told"
+        raise ValueError(msg)
+    return kind
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine without a doubt."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Network = Annotated[str, AfterValidator(_network)]
 SocketAddress = Annotated[str, AfterValidator(_socket_address)]
+Url = Annotated[str, AfterValidator(_url)]
+DicomObject = Annotated[DeliveryKind, AfterValidator(_dicom_object)]
+#: A field of an HL7 header: what stands there is not escaped by all readers, so it holds no delimiters.
+Hl7Name = Annotated[str, Field(max_length=180, pattern=r"^[^|^~\\&\x00-\x1f\x7f]*$")]
 
 
 class Section(BaseModel):
@@ -103,6 +142,9 @@ class Dicom(Section):
     max_object_bytes: int = Field(default=4 * 1024**3, ge=1024)
     pdu_deadline_s: float = Field(default=30.0, gt=0, description="A whole PDU must arrive within this")
     network_timeout_s: float = Field(default=60.0, gt=0, description="An idle association is ended after this")
+    mpps: bool = Field(
+        default=False, description="Take Modality Performed Procedure Steps: exact evidence of which images are due"
+    )
     tls: Tls | None = None
 
 
@@ -115,21 +157,44 @@ class Source(Section):
     mode: SourceMode = SourceMode.PARALLEL
     stat: bool = Field(default=False, description="Everything from this source goes first")
     assume_charset: str = Field(default="", description="Character set of text that declares none, as GB18030")
+    commitment_host: str = Field(
+        default="",
+        description="Where the scanner listens for storage commitment reports; empty: it may not ask for any",
+    )
+    commitment_port: Port | None = None
+
+    @model_validator(mode="after")
+    def _report_address(self) -> Source:
+        if bool(self.commitment_host) != (self.commitment_port is not None):
+            msg = "commitment_host and commitment_port belong together; give both or neither"
+            raise ValueError(msg)
+        return self
 
 
-class DicomDestination(Section):
-    """A storage SCP that is owed objects."""
+class ClientTls(Section):
+    """TLS to a server that we call: 1.2 or later (BCP 195), its name always checked, never without TLS instead."""
 
-    kind: Literal["dicom"]
+    ca_path: Path = Field(
+        description="PEM; the only CA whose certificates the server may show. With its CRL in the same file, revoked"
+        " certificates are refused"
+    )
+    certificate_path: Path | None = Field(default=None, description="Of the box, where the server asks for one")
+    key_path: Path | None = None
+    server_name: str = Field(default="", description="Name in the server's certificate, where it is not its address")
+
+    @model_validator(mode="after")
+    def _pair(self) -> ClientTls:
+        if (self.certificate_path is None) != (self.key_path is None):
+            msg = "certificate_path and key_path belong together; give both or neither"
+            raise ValueError(msg)
+        return self
+
+
+class AnyDestination(Section):
+    """What every kind of destination is told."""
+
     name: Name
     purpose: Literal["clinical", "test"] = "clinical"
-    host: str
-    port: Port
-    ae_title: AeTitle
-    calling_ae_title: AeTitle | None = Field(
-        default=None, description="Originals: the source's own AE title when absent; results: the box's"
-    )
-    send: tuple[DeliveryKind, ...] = Field(default=(DeliveryKind.ORIGINAL, DeliveryKind.SR), min_length=1)
     outcomes: tuple[Outcome, ...] = Field(
         default=(Outcome.FINDING, Outcome.NOT_ANALYSED), description="Results of which outcomes are sent"
     )
@@ -137,7 +202,107 @@ class DicomDestination(Section):
     timeout_s: float = Field(default=30.0, gt=0)
 
 
-Destination = Annotated[DicomDestination, Field(discriminator="kind")]
+class _OfObjects(AnyDestination):
+    """Takes DICOM objects."""
+
+    send: tuple[DicomObject, ...] = Field(default=(DeliveryKind.ORIGINAL, DeliveryKind.SR), min_length=1)
+
+
+class _OfStatements(AnyDestination):
+    """Takes results as plain values, and no DICOM object."""
+
+    @property
+    def send(self) -> tuple[DeliveryKind, ...]:
+        """What it is owed of a result."""
+        return (DeliveryKind.STATEMENT,)
+
+
+class _ByUrl(Section):
+    """Spoken to by HTTP."""
+
+    url: Url
+    tls: ClientTls | None = None
+
+    @model_validator(mode="after")
+    def _scheme(self) -> _ByUrl:
+        if self.url.startswith("https:") and self.tls is None:
+            msg = (
+                "https needs tls with the ca_path of the server's CA; of a public one"
+                " /etc/ssl/certs/ca-certificates.crt"
+            )
+            raise ValueError(msg)
+        if self.url.startswith("http:") and self.tls is not None:
+            msg = "tls is given, but the address begins with http:; write https:"
+            raise ValueError(msg)
+        return self
+
+
+class DicomDestination(_OfObjects):
+    """A storage SCP that is owed objects."""
+
+    kind: Literal["dicom"]
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = Field(
+        default=None, description="Originals: the source's own AE title when absent; results: the box's"
+    )
+    commitment: bool = Field(
+        default=False,
+        description="Ask it by storage commitment to keep what it was sent; until it agrees, nothing goes",
+    )
+    tls: ClientTls | None = None
+
+
+class StowDestination(_OfObjects, _ByUrl):
+    """A DICOMweb server that is owed objects by STOW-RS (PS3.18 §10.5)."""
+
+    kind: Literal["stow"]
+    url: Url = Field(description="Root of the service, to which /studies is added")
+    user: str = Field(default="", description="With password_path: HTTP Basic")
+    password_path: Path | None = None
+    token_path: Path | None = Field(default=None, description="HTTP Bearer")
+
+    @model_validator(mode="after")
+    def _who(self) -> StowDestination:
+        if bool(self.user) != (self.password_path is not None):
+            msg = "user and password_path belong together; give both or neither"
+            raise ValueError(msg)
+        if self.user and self.token_path is not None:
+            msg = "user and token_path exclude each other; give one"
+            raise ValueError(msg)
+        if "?" in self.url:
+            msg = "url is the root of the service and has no '?'"
+            raise ValueError(msg)
+        return self
+
+
+class Hl7Destination(_OfStatements):
+    """A HIS or RIS that gets results as HL7 v2 messages (ORU^R01) over MLLP."""
+
+    kind: Literal["hl7"]
+    host: str
+    port: Port
+    tls: ClientTls | None = None
+    charset: Literal["utf-8", "gb18030"] = Field(default="utf-8", description="Of the message; stands in MSH-18")
+    sending_application: Hl7Name = Field(default="SCANSIDE", min_length=1, description="MSH-3")
+    sending_facility: Hl7Name = Field(default="", description="MSH-4")
+    receiving_application: Hl7Name = Field(default="", description="MSH-5")
+    receiving_facility: Hl7Name = Field(default="", description="MSH-6")
+    processing_id: Literal["P", "T"] = Field(default="P", description="MSH-11: P production, T training")
+
+
+class WebhookDestination(_OfStatements, _ByUrl):
+    """A server that gets results as signed JSON (Standard Webhooks), without the patient's name and number."""
+
+    kind: Literal["webhook"]
+    secret_path: Path = Field(description="File with whsec_ and 24 to 64 bytes in base64; the receiver has the same")
+
+
+Destination = Annotated[
+    DicomDestination | StowDestination | Hl7Destination | WebhookDestination, Field(discriminator="kind")
+]
+_KINDS = ("dicom", "stow", "hl7", "webhook")
 
 
 class PackageChoice(Section):
@@ -183,22 +348,6 @@ class Engines(Section):
         return (self.backend, self.precision) != ("onnxruntime", "fp32")
 
 
-class KServeTls(Section):
-    """TLS to the KServe server; with a certificate of the box where the server asks for one."""
-
-    ca_path: Path = Field(description="CA that the server's certificate must be signed by")
-    certificate_path: Path | None = None
-    key_path: Path | None = None
-    server_name: str = Field(default="", description="Name in the server's certificate, where it is not its address")
-
-    @model_validator(mode="after")
-    def _pair(self) -> KServeTls:
-        if (self.certificate_path is None) != (self.key_path is None):
-            msg = "certificate_path and key_path belong together; give both or neither"
-            raise ValueError(msg)
-        return self
-
-
 class KServe(Section):
     """A KServe v2 server (Triton) of the site that runs graphs for the box. Tensors alone are sent: pixels, no header.
 
@@ -208,7 +357,19 @@ class KServe(Section):
     address: SocketAddress = Field(description="IP address and port; the one address that the worker may reach")
     packages: tuple[Name, ...] = Field(default=(), description="Which packages run there; empty = all")
     timeout_s: float = Field(default=10.0, gt=0, le=600, description="Of one run, also where the study has more left")
-    tls: KServeTls | None = None
+    tls: ClientTls | None = None
+
+
+class Worklist(Section):
+    """The RIS's modality worklist, asked for the order of each study. What it does wrong delays nothing."""
+
+    host: str
+    port: Port
+    ae_title: AeTitle
+    calling_ae_title: AeTitle | None = Field(default=None, description="The box's own when absent")
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+    assume_charset: str = Field(default="", description="Character set of text that declares none, as GB18030")
+    tls: ClientTls | None = None
 
 
 class Disk(Section):
@@ -221,6 +382,10 @@ class Disk(Section):
 class Retention(Section):
     """How long what is no longer owed is kept."""
 
+    images_h: float = Field(
+        default=72.0, gt=0, description="Received files, after the last image and the last thing owed of their study"
+    )
+    results_days: int = Field(default=366, ge=366, description="Result objects, key pictures and masks; rows stay")
     journal_days: int = Field(default=366, ge=366, description="Whole days, behind every reader, leaving a checkpoint")
 
 
@@ -248,6 +413,9 @@ class Config(Section):
     triage: Triage = Triage()
     engines: Engines = Engines()
     kserve: KServe | None = None
+    worklist: Worklist | None = Field(
+        default=None, description="Asked for priority, procedure and, where the images have none, accession number"
+    )
     disk: Disk = Disk()
     retention: Retention = Retention()
     screen: Screen = Screen()
@@ -267,13 +435,37 @@ class Config(Section):
         if inline and not any(DeliveryKind.ORIGINAL in d.send for d in self.destinations):
             msg = f"source {inline[0]!r} is inline, but no destination takes originals; add 'original' to a 'send'"
             raise ValueError(msg)
+        for one in self.destinations:
+            if isinstance(one, StowDestination | WebhookDestination) and self.site.mode == "clinical":
+                host = urlsplit(one.url).hostname or ""
+                if one.tls is None and not is_loopback(host):
+                    msg = f"destination {one.name!r}: in clinical mode results leave the box by https only; add tls"
+                    raise ValueError(msg)
+        for source in self.sources:
+            if source.commitment_host and not self.committing(source.name):
+                msg = (
+                    f"source {source.name!r} has a commitment_host, but no destination of its originals has commitment:"
+                    " true; the box vouches only for what such a destination keeps"
+                )
+                raise ValueError(msg)
         if self.kserve is not None:
             host = self.kserve.address.rpartition(":")[0].strip("[]")
-            if self.site.mode == "clinical" and self.kserve.tls is None and not ipaddress.ip_address(host).is_loopback:
+            if self.site.mode == "clinical" and self.kserve.tls is None and not is_loopback(host):
                 # A head CT shows a face, with or without its header.
                 msg = "kserve: in clinical mode pixels leave the box by TLS only; add kserve.tls"
                 raise ValueError(msg)
         return self
+
+    def committing(self, source_name: str) -> tuple[str, ...]:
+        """The destinations that commit to the images of a source; none of a parallel one."""
+        if not any(one.name == source_name and one.mode is SourceMode.INLINE for one in self.sources):
+            return ()
+        return tuple(one.name for one in self.commitment_destinations if DeliveryKind.ORIGINAL in one.send)
+
+    @property
+    def commitment_destinations(self) -> tuple[DicomDestination, ...]:
+        """Those that are asked for storage commitment."""
+        return tuple(one for one in self.destinations if isinstance(one, DicomDestination) and one.commitment)
 
     @property
     def engines_path(self) -> Path:
@@ -364,7 +556,9 @@ def load_config(path: Path, overlay: Path | None = None) -> Config:
         faults = []
         for fault in error.errors():
             # Pydantic puts a union's tag into the path; it stands in no file.
-            loc = tuple(part for part in fault["loc"] if part != "dicom" or fault["loc"][0] == "dicom")
+            loc = fault["loc"]
+            if loc[:1] == ("destinations",) and loc[2:3] and loc[2] in _KINDS:
+                loc = (*loc[:2], *loc[3:])
             known = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in lines), ())
             key = ".".join(str(part) for part in loc) or "the file"
             hint = "; remove it or see config/appliance.yaml" if fault["type"] == "extra_forbidden" else ""

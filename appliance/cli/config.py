@@ -19,10 +19,14 @@ def config() -> None:
 @config_option
 @json_option
 def validate(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Check a configuration, and that the packages it names are there."""
+    """Check a configuration, and that the packages, certificates and secrets it names are there."""
+    from appliance.clock import SystemClock
+    from appliance.deliver.senders import sender_of
     from appliance.triage.packages import load_packages
 
     checked = read_config(config_path, site)
+    for destination in checked.destinations:
+        sender_of(destination, checked.dicom.ae_title, SystemClock())
     named = load_packages(checked)
     packages = sorted(name for name, one in named.items() if one.package.manifest.template is None)
     templates = {name: one.package.manifest.template.en for name, one in named.items() if one.package.manifest.template}

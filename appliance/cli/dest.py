@@ -17,24 +17,47 @@ from appliance.cli.common import (
     print_table,
     read_config,
 )
-from appliance.config import Config, DicomDestination
-from appliance.deliver.echo import echo
-from appliance.deliver.stage import peer_of
+from appliance.clock import SystemClock
+from appliance.config import Config, Destination, DicomDestination, Hl7Destination
+from appliance.deliver.echo import probe
 from appliance.errors import NotFoundError
+from appliance.store.commitments import Waiting
 from appliance.store.readmodels import to_json
 
 
 @click.group(cls=Group)
 def dest() -> None:
-    """Destinations: list, test, retry."""
+    """Destinations: list, show, test, retry."""
 
 
-def _named(config: Config, name: str) -> DicomDestination:
+def _named(config: Config, name: str) -> Destination:
     for destination in config.destinations:
         if destination.name == name:
             return destination
     names = ", ".join(one.name for one in config.destinations) or "none"
     raise NotFoundError(f"no destination is named {name!r}; configured are: {names}")
+
+
+def _commits(destination: Destination) -> bool:
+    return isinstance(destination, DicomDestination) and destination.commitment
+
+
+def _custody_text(waiting: Waiting | None) -> str:
+    """What a destination has not committed to, as one line."""
+    if waiting is None:
+        return "all that was sent is committed to"
+    line = f"{waiting.objects} objects wait, the oldest sent {waiting.oldest_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{line}; {waiting.last_error}" if waiting.last_error else line
+
+
+def _where(destination: Destination) -> str:
+    """Whom to look for when it does not answer."""
+    if isinstance(destination, DicomDestination):
+        return f"{destination.ae_title} {destination.host}:{destination.port}"
+    if isinstance(destination, Hl7Destination):
+        return f"{destination.host}:{destination.port}"
+    # A query may hold a token.
+    return destination.url.partition("?")[0]
 
 
 @dest.command("list")
@@ -45,9 +68,17 @@ def list_(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa:
     config = read_config(config_path, site)
     with opened(config) as store:
         backlog = {one.destination: one for one in store.deliveries.backlog()}
+        committing = [one.name for one in config.commitment_destinations]
+        uncommitted = {one.destination: one for one in store.commitments.waiting(committing)}
     if as_json:
         listed = [
-            {"name": one.name, "purpose": one.purpose, "backlog": to_json(backlog.get(one.name))}
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "purpose": one.purpose,
+                "backlog": to_json(backlog.get(one.name)),
+                "uncommitted": to_json(uncommitted.get(one.name)),
+            }
             for one in config.destinations
         ]
         print_json({"destinations": listed})
@@ -58,16 +89,20 @@ def list_(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa:
         rows.append(
             [
                 one.name,
-                f"{one.ae_title} {one.host}:{one.port}",
+                one.kind,
+                _where(one),
                 one.purpose,
                 str(state.owed if state else 0),
                 str(state.parked if state else 0),
+                (str(uncommitted[one.name].objects) if one.name in uncommitted else "0")
+                if one.name in committing
+                else "",
                 state.last_error if state else "",
             ]
         )
     print_table(
         "Destinations",
-        ["Name", "Peer", "Purpose", "Owed", "Parked", "Last error"],
+        ["Name", "Kind", "Peer", "Purpose", "Owed", "Parked", "Uncommitted", "Last error"],
         rows,
         "No destination is configured; results stay on this box.",
     )
@@ -77,15 +112,58 @@ def list_(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa:
 @click.argument("name")
 @config_option
 @json_option
+def show(name: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """What a destination is, what it is to get, and what it is still owed."""
+    config = read_config(config_path, site)
+    one = _named(config, name)
+    with opened(config) as store:
+        state = next((item for item in store.deliveries.backlog() if item.destination == name), None)
+        waiting = next(iter(store.commitments.waiting([name])), None) if _commits(one) else None
+    if as_json:
+        print_json(
+            {
+                "destination": one.model_dump(mode="json"),
+                "backlog": to_json(state),
+                "uncommitted": to_json(waiting),
+            }
+        )
+        return
+    lines = {
+        "Kind": one.kind + (", by TLS" if one.tls else ""),
+        "Peer": _where(one),
+        "Purpose": one.purpose,
+        "Gets": ", ".join(map(str, one.send)),
+        "Of results": ", ".join(map(str, one.outcomes)),
+        "Of packages": ", ".join(one.packages) or "all",
+        "Owed": str(state.owed if state else 0),
+        "Waiting to be built": str(state.held if state else 0),
+        "Parked": str(state.parked if state else 0),
+        "Owed since": state.oldest_at.isoformat(timespec="seconds") if state and state.oldest_at else "",
+        "Last error": state.last_error if state else "",
+        "Storage commitment": _custody_text(waiting) if _commits(one) else "",
+    }
+    for label, text in lines.items():
+        if text:
+            click.echo(f"{label + ':':<21}{text}")
+
+
+@dest.command()
+@click.argument("name")
+@config_option
+@json_option
 @click.pass_context
 def test(ctx: click.Context, name: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Call a destination with C-ECHO and say in plain words what it answers."""
+    """Ask a destination whether it would take what it is to get, and say in plain words what it answers.
+
+    No result is sent: DICOM gets a C-ECHO, STOW a request without an object, HL7 a message that asks for nothing, a
+    webhook a signed body of type scanside.test.
+    """
     config = read_config(config_path, site)
-    result = echo(peer_of(_named(config, name), config.dicom.ae_title))
+    result = probe(_named(config, name), config.dicom.ae_title, SystemClock())
     if as_json:
         print_json({"destination": name, **to_json(result)})
     else:
-        click.echo(f"{name}: {'answers' if result.ok else 'does not answer'}: {result.words}")
+        click.echo(f"{name}: {'answers' if result.ok else 'does not answer as it should'}: {result.words}")
     if not result.ok:
         ctx.exit(int(Exit.FAILED))
 

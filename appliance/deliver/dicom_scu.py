@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import io
 import select
-import socket
+import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from pydicom.uid import UID
 
+from appliance.config import ClientTls
 from appliance.deliver import wire
+from appliance.deliver.connect import connect, cut, tls_fault
 from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation
 from appliance.deliver.wire import Context
 from appliance.dicom import commands, pdus
@@ -30,6 +32,8 @@ from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, Result
 SLOWEST_BYTES_PER_S = 50_000
 
 _MAX_PDU = 128 * 1024
+#: A TLS record (RFC 8446 §5.1).
+_RECORD = 16 * 1024
 #: What a peer may send us in one PDU; answers are some hundred bytes.
 _MAX_ANSWER = 1024 * 1024
 
@@ -43,6 +47,7 @@ class Peer:
     called_ae: str
     calling_ae: str
     timeout_s: float
+    tls: ClientTls | None = None
 
     def __str__(self) -> str:
         return f"{self.called_ae} at {self.host}:{self.port}"
@@ -75,7 +80,7 @@ class Association:
         #: Context id of what the peer took, and its result code for what it refused (PS3.8 Table 9-18).
         self.accepted: dict[Context, int] = {}
         self.refused: dict[Context, int] = {}
-        self._socket = _connect(peer)
+        self._socket = connect(peer, peer.host, peer.port, peer.timeout_s, peer.tls)
         try:
             self._negotiate(list(contexts), roles)
         except BaseException as error:
@@ -111,7 +116,7 @@ class Association:
             AssociationLost: No valid answer; the association is closed, the object may be stored or not.
         """
         if context not in self.accepted:
-            raise self._refusal(context)
+            raise self.refusal(context)
         context_id = self.accepted[context]
         deadline = time.monotonic() + self.peer.timeout_s + size / SLOWEST_BYTES_PER_S
         with self._closed_on_loss():
@@ -131,7 +136,7 @@ class Association:
         """
         context = (VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)
         if context not in self.accepted:
-            raise self._refusal(context)
+            raise self.refusal(context)
         with self._closed_on_loss():
             message_id = self._request(self.accepted[context], C_ECHO_RQ, VERIFICATION)
             return self._response(C_ECHO_RQ, message_id)
@@ -153,7 +158,7 @@ class Association:
             AssociationLost: No valid answer; the association is closed.
         """
         if context not in self.accepted:
-            raise self._refusal(context)
+            raise self.refusal(context)
         with self._closed_on_loss():
             message_id = self._send_request(context, command, sop_instance_uid, data, type_id)
             return self._response(command, message_id, sop_instance_uid)
@@ -171,7 +176,7 @@ class Association:
             AssociationLost: No valid answer, or one that is a failure; the association is closed.
         """
         if context not in self.accepted:
-            raise self._refusal(context)
+            raise self.refusal(context)
         found: list[bytes] = []
         with self._closed_on_loss():
             message_id = self._send_request(context, commands.C_FIND_RQ, "", identifier, None)
@@ -182,6 +187,39 @@ class Association:
             if status != commands.SUCCESS:
                 raise AssociationLost(f"{self.peer} refuses the query with status 0x{status:04X}")
         return found
+
+    def await_event(self, context: Context, wait_s: float, act: Callable[[commands.Request, bytes], int]) -> bool:
+        """Give the peer a while to send one N-EVENT-REPORT on this association (PS3.7 §10.1.1), and answer it.
+
+        Args:
+            context: On which we asked, and it reports.
+            wait_s: For its first byte; the rest has the usual time.
+            act: What to do with the command set and its data set; returns the status to answer.
+
+        Returns:
+            Whether one came. The association may be over either way.
+        """
+        if not self._fragments and not self._is_readable(wait_s):
+            return False
+        try:
+            with self._closed_on_loss():
+                deadline = time.monotonic() + self.peer.timeout_s
+                request = _event(self._message(deadline, is_command=True))
+                data = self._message(deadline, is_command=False) if request.has_data_set else b""
+                is_event = request.command_field == commands.N_EVENT_REPORT_RQ
+                status = act(request, data) if is_event else commands.UNRECOGNIZED_OPERATION
+                answer = commands.encode_response(request, status)
+                pdu = pdus.encode_fragment(self.accepted[context], answer, is_command=True, is_last=True)
+                self._send(pdu, time.monotonic() + self.peer.timeout_s)
+        except AssociationLost:
+            return False  # it has released the association, which it may, or lost its way: the report comes later
+        return is_event
+
+    def _is_readable(self, wait_s: float) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+            return bool(pending or select.select([self._socket], [], [], wait_s)[0])
+        return False
 
     def _send_request(
         self, context: Context, command: int, sop_instance_uid: str, data: bytes, type_id: int | None
@@ -202,8 +240,7 @@ class Association:
 
     def interrupt(self) -> None:
         """Make whatever the using thread waits for fail now; for the daemon's stop."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        cut(self._socket)
 
     def _negotiate(self, contexts: list[Context], roles: Sequence[RoleSelection]) -> None:
         deadline = time.monotonic() + self.peer.timeout_s
@@ -218,7 +255,8 @@ class Association:
             raise NoAssociation(f"{self.peer} answered with something that is no DICOM; check host and port")
         self.accepted, self.refused, self._peer_max_pdu = wire.read_accept(body, contexts)
 
-    def _refusal(self, context: Context) -> ContextRefused:
+    def refusal(self, context: Context) -> ContextRefused:
+        """Why a pair that was asked for is not there, in words that tell what to mend."""
         result = self.refused.get(context, 0)
         what = _REFUSED.get(result, "this pair now")
         sop_class, syntax = (_name(uid) for uid in context)
@@ -315,12 +353,15 @@ class Association:
 
     def _send(self, data: bytes, deadline: float) -> None:
         try:
-            self._arm(deadline)
-            self._socket.sendall(data)
+            # The time-out of an encrypted socket begins anew with each record.
+            step = _RECORD if isinstance(self._socket, ssl.SSLSocket) else len(data)
+            for begin in range(0, len(data), step):
+                self._arm(deadline)
+                self._socket.sendall(memoryview(data)[begin : begin + step])
         except TimeoutError as error:
             raise AssociationLost(f"{self.peer} stopped reading; is it hanging?") from error
         except OSError as error:
-            raise AssociationLost(f"{self.peer} closed the connection: {error.strerror}") from error
+            raise AssociationLost(self._loss(error)) from error
 
     def _receive(self, deadline: float) -> tuple[int, bytes]:
         kind, length = pdus.HEADER.unpack(self._read(pdus.HEADER.size, deadline))
@@ -340,8 +381,14 @@ class Association:
         except TimeoutError as error:
             raise AssociationLost(f"{self.peer} gave no answer within {self.peer.timeout_s:g} s") from error
         except OSError as error:
-            raise AssociationLost(f"{self.peer} closed the connection: {error.strerror}") from error
+            raise AssociationLost(self._loss(error)) from error
         return bytes(data)
+
+    def _loss(self, error: OSError) -> str:
+        if isinstance(error, ssl.SSLError) and self.peer.tls is not None:
+            # With TLS 1.3 a server judges our certificate after the handshake.
+            return f"{self.peer}: {tls_fault(error, self.peer.tls)}"
+        return f"{self.peer} closed the connection: {error.strerror}"
 
     def _arm(self, deadline: float) -> None:
         left = deadline - time.monotonic()
@@ -350,26 +397,17 @@ class Association:
         self._socket.settimeout(left)
 
 
+def _event(data: bytes) -> commands.Request:
+    try:
+        return commands.parse_request(data)
+    except commands.CommandError as error:
+        raise AssociationLost(f"the peer sent a request that cannot be read: {error}") from error
+
+
 def _name(uid: str) -> str:
     """Errors end up in the journal, which holds no UIDs; names say more anyway."""
     name = UID(uid).name
     return name if name != uid else "private"
-
-
-def _connect(peer: Peer) -> socket.socket:
-    try:
-        connection = socket.create_connection((peer.host, peer.port), peer.timeout_s)
-    except TimeoutError as error:
-        raise NoAssociation(f"no answer from {peer} within {peer.timeout_s:g} s; check network and firewall") from error
-    except socket.gaierror as error:
-        raise NoAssociation(f"the name {peer.host!r} cannot be resolved; correct host of the destination") from error
-    except ConnectionRefusedError as error:
-        raise NoAssociation(f"nothing listens for {peer}; start the PACS or correct host and port") from error
-    except OSError as error:
-        raise NoAssociation(f"{peer} cannot be reached: {error.strerror}; check network and firewall") from error
-    # Without it each object waits some 40 ms for a delayed acknowledgement.
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
 
 
 #: Results of a presentation context (PS3.8 Table 9-18) that will be the same tomorrow.

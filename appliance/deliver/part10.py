@@ -42,17 +42,23 @@ def data_digest(stream: IO[bytes]) -> tuple[str, int, int]:
         SpoolCorrupt: The file does not begin as a Part 10 file of ours.
     """
     offset = data_offset(stream)
+    sha256, size = file_digest(stream, offset)
+    return sha256, offset, size
+
+
+def file_digest(stream: IO[bytes], offset: int = 0) -> tuple[str, int]:
+    """SHA-256 in lower-case hex, and bytes, of a file from ``offset`` to its end."""
     stream.seek(offset)
     digest = hashlib.sha256()
     size = 0
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)
         size += len(chunk)
-    return digest.hexdigest(), offset, size
+    return digest.hexdigest(), size
 
 
-def open_intact(spool: Spool, relative: str, sha256: str) -> tuple[IO[bytes], int]:
-    """Open a file for sending, but only if its data set still has this digest.
+def open_intact(spool: Spool, relative: str, sha256: str, *, is_dicom: bool = True) -> tuple[IO[bytes], int]:
+    """Open a file for sending, but only if its data set, or all of what is no DICOM object, still has this digest.
 
     Returns:
         The stream, at the data set, and the bytes of the data set. The caller closes it.
@@ -66,7 +72,8 @@ def open_intact(spool: Spool, relative: str, sha256: str) -> tuple[IO[bytes], in
     except OSError as error:
         raise _judged(relative, error) from error
     try:
-        found, offset, size = data_digest(stream)
+        offset = data_offset(stream) if is_dicom else 0
+        found, size = file_digest(stream, offset)
         stream.seek(offset)
     except OSError as error:
         stream.close()

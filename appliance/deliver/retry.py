@@ -36,6 +36,8 @@ class Judgement:
 
     verdict: Verdict
     words: str = ""
+    #: The code that was answered: a DIMSE status, or what HTTP or HL7 has in its place.
+    status: int | None = None
 
 
 class NoAssociation(TransientError):  # noqa: N818 - reads as the fact that it is
@@ -107,6 +109,5 @@ def judge(answer: int | TransientError, *, version_n: int = 1) -> Judgement:
 
 
 def _with_status(judgement: Judgement, status: int) -> Judgement:
-    if not judgement.words:
-        return judgement
-    return Judgement(verdict=judgement.verdict, words=f"status 0x{status:04X}: {judgement.words}")
+    words = f"status 0x{status:04X}: {judgement.words}" if judgement.words else ""
+    return Judgement(verdict=judgement.verdict, words=words, status=status)

@@ -1,10 +1,15 @@
-"""DICOM over TLS: TLS 1.2 or later, and a client certificate of the hospital's own CA (PS3.15 §B.12)."""
+"""DICOM over TLS: as BCP 195 wants it, and a client certificate of the hospital's own CA (PS3.15 §B.12).
+
+Revocation is checked where the file ``client_ca_path`` holds the CA's CRL beside its certificate; nobody is asked over
+the network (OCSP). Certificates are read once: whoever renews them, or the CRL, restarts the service.
+"""
 
 from __future__ import annotations
 
 import ssl
 from typing import Any
 
+from appliance.dicom.bcp195 import harden, trust
 from appliance.errors import ConfigError
 from appliance.intake.contract import TlsSettings
 
@@ -16,7 +21,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
         ConfigError: A file is missing, unreadable or no PEM, or key and certificate do not belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    harden(context)
     context.verify_mode = ssl.CERT_REQUIRED
     try:
         context.load_cert_chain(settings.certificate_path, settings.key_path)
@@ -26,7 +31,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
             "give PEM files that belong together and that the service may read"
         ) from error
     try:
-        context.load_verify_locations(settings.client_ca_path)
+        trust(context, settings.client_ca_path)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"TLS client CA {settings.client_ca_path}: {error}; give a PEM file") from error
     return context

@@ -21,6 +21,7 @@ def build_statement(request: ReportRequest) -> dict[str, Any]:
         NotBuildable: The package does not declare a finding that the result names.
     """
     identity, package, result = request.identity, request.package, request.result
+    findings = [_finding(request, finding) for finding in result.findings]  # first: it knows what is not declared
     said: dict[str, list[str]] = {}
     for name, text in statements(request):
         said.setdefault(name, []).append(text)
@@ -65,7 +66,7 @@ def build_statement(request: ReportRequest) -> dict[str, Any]:
         "summary": " ".join(said["outcome_of_analysis"]),
         "reason": str(result.reason) if result.reason else "",
         "reason_text": " ".join(said.get("reason_not_analysed", [])),
-        "findings": [_finding(request, finding) for finding in result.findings],
+        "findings": findings,
         "looked_for": package.looked_for,
         "not_looked_for": package.not_looked_for,
         "caveats": said.get("caveat", []),

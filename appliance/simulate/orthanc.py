@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +27,22 @@ def find_orthanc() -> Path | None:
 class Orthanc:
     """A running Orthanc; a context manager. Takes any storage class it knows or does not know, from anybody."""
 
-    def __init__(self, folder: Path, *, ae_title: str = "ORTHANC") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ae_title: str = "ORTHANC",
+        settings: Mapping[str, Any] | None = None,
+        wait_for_http: bool = True,
+    ) -> None:
         """Prepare an Orthanc that keeps everything under ``folder``.
+
+        Args:
+            folder: Its own.
+            ae_title: Its own.
+            settings: Of its configuration file, beside ours.
+            wait_for_http: False where ``settings`` ask for a password, which we do not give here: then ``start`` waits
+                until both ports are open.
 
         Raises:
             FileNotFoundError: Orthanc is not installed.
@@ -36,6 +51,8 @@ class Orthanc:
         if program is None:
             raise FileNotFoundError("Orthanc is not installed: apt-get install orthanc")
         self._program, self.folder, self.ae_title = program, folder, ae_title
+        self._more = dict(settings or {})
+        self._wait_for_http = wait_for_http
         self.dicom_port = self.http_port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,7 +82,7 @@ class Orthanc:
         if not self.dicom_port:
             self.dicom_port, self.http_port = _free_ports()
         settings = self.folder / "orthanc.json"
-        settings.write_text(json.dumps(self._settings(), indent=1))
+        settings.write_text(json.dumps({**self._settings(), **self._more}, indent=1))
         with (self.folder / "orthanc.log").open("wb") as log:
             # TCP_NODELAY: DCMTK's network layer reads it from the environment; without it each answer waits 40 ms.
             self._process = subprocess.Popen(
@@ -137,7 +154,10 @@ class Orthanc:
 
     def _answers(self) -> bool:
         try:
-            self.get("/system")
+            if self._wait_for_http:
+                self.get("/system")
+            with socket.create_connection(("127.0.0.1", self.http_port), 1):
+                pass
             with socket.create_connection(("127.0.0.1", self.dicom_port), 1):
                 return True
         except (OSError, urllib.error.URLError):

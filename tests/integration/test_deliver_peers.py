@@ -22,9 +22,10 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from scp_kit import ct, encode
 
+from appliance.deliver.dicom import peer_of
 from appliance.deliver.dicom_scu import Peer
 from appliance.deliver.echo import echo
-from appliance.deliver.stage import ISSUE_AFTER_S, peer_of
+from appliance.deliver.stage import ISSUE_AFTER_S
 from appliance.simulate.orthanc import Orthanc
 from appliance.simulate.pacs import Manner, Pacs
 
@@ -351,7 +352,7 @@ def test_echo_tells_who_answers_and_what_to_mend(pacs, free_port):
     assert 0 < good.ms < 2000
     closed = echo(peer(free_port()))
     assert not closed.ok
-    assert "start the PACS or correct host and port" in closed.words
+    assert "start it, or correct host and port" in closed.words
     nameless = echo(peer(104, host="no-such-host.invalid"))
     assert not nameless.ok
     assert "cannot be resolved" in nameless.words

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import report_kit
 from deliver_kit import running_box
+from mllp_kit import ack_of, mllp_peer
 from pydicom import config, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 from scp_kit import ct, encode
 
+from appliance.config import Config
 from appliance.deliver.build import ReportStage
 from appliance.dicom import codes
 from appliance.dicom.file_meta import file_meta
@@ -308,3 +310,25 @@ def test_source_files_are_read_only_as_far_as_their_meta_information(box, stage,
     path.write_bytes(head + b"\xff" * 1000)
     stage.step()
     assert dcmread(built_file(box, analysis)).SOPInstanceUID == f"2.25.{analysis}"
+
+
+@pytest.mark.req("R-DELIVER-02", "R-DELIVER-03")
+def test_the_same_result_reaches_a_his_in_the_patients_own_characters(box, stage, analysed):
+    analysed(kinds=("statement",))
+    stage.step()
+    his = Config.model_validate(
+        {"destinations": [{"kind": "hl7", "name": "pacs", "purpose": "test", "host": "127.0.0.1", "port": 1}]}
+    ).destinations[0]
+    with mllp_peer(lambda message: ack_of(message, "AA")) as peer:
+        with box.store.db.write() as tx:
+            tx.execute("DELETE FROM delivery WHERE kind = 'original'")
+        deliver = box.stage_to(his.model_copy(update={"port": peer.port, "charset": "gb18030"}), evaluation=True)
+        box.drain(deliver)
+        deliver.close()
+    (message,) = peer.got
+    text = message.decode("gb18030")
+    assert "王^小东" in text
+    assert "OBX|2|TX|OUTCOME^Outcome of the analysis^99SCANSIDE||Hyperdense" in text, text
+    assert "|AA|||P|" in text
+    assert "|F|" not in text
+    assert "Evaluation, not for patient care." in text

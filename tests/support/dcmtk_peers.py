@@ -50,3 +50,33 @@ def storescp(program, folder, port, wait_until):
     finally:
         process.kill()
         process.wait(10)
+
+
+@contextlib.contextmanager
+def worklist(program, folder, port, wait_until):
+    """DCMTK's wlmscpfs; yields the folder whose files ``*.wl`` it takes for its entries, under the AE title WLM.
+
+    An entry that lacks one of the keys that it can return is passed over in silence, and without a file ``lockfile`` it
+    answers nothing. Only with -csk do its answers declare the character set of the file.
+    """
+    entries = folder / "WLM"
+    entries.mkdir(parents=True)
+    (entries / "lockfile").touch()
+    with folder.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "-v", "-csk", "-dfp", folder, str(port)], stdout=log, stderr=log, env={**os.environ, **_ENV}
+        )
+
+    def answers():
+        try:
+            with RawScu("127.0.0.1", port, timeout_s=5, called="WLM") as raw:
+                return raw.echo(next(iter(raw.associate([(_VERIFICATION, [_IMPLICIT])])))) == 0
+        except OSError:
+            return False
+
+    try:
+        wait_until(answers)
+        yield entries
+    finally:
+        process.kill()
+        process.wait(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 import socket
 import struct
@@ -14,12 +15,13 @@ from typing import Any
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from appliance.clock import FakeClock
-from appliance.config import DicomDestination
+from appliance.config import Destination, DicomDestination
 from appliance.deliver.stage import DeliverStage
 from appliance.dicom.file_meta import file_meta
 from appliance.records import Identity
 from appliance.store import Store
 from appliance.store.jsonable import dump
+from appliance.store.spool import RESULTS
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Box:
         study: int = 1,
         calling_ae: str = "CT1",
         destination: str = "pacs",
+        is_dicom: bool = True,
         **columns: Any,
     ) -> int:
         """Put a data set into the spool and owe it; returns the delivery's id."""
@@ -58,9 +61,13 @@ class Box:
             calling_ae=calling_ae,
             called_ae="BOX",
         )
-        part = self.store.spool.open_part(head)
-        part.write(memoryview(data or f"data set {self._count}".encode()))
-        relative = part.commit()
+        if is_dicom:
+            part = self.store.spool.open_part(head)
+            part.write(memoryview(data or f"data set {self._count}".encode()))
+            relative, sha256 = part.commit(), part.data_sha256
+        else:
+            relative = self.store.spool.write_blob(RESULTS, data, suffix=".json")
+            sha256 = hashlib.sha256(data).hexdigest()
         with self.store.db.write() as tx:
             if tx.one("SELECT 1 FROM study WHERE id = ?", (study,)) is None:
                 tx.insert(
@@ -81,7 +88,7 @@ class Box:
                 "sop_class_uid": sop_class,
                 "transfer_syntax_uid": syntax,
                 "path": relative,
-                "sha256": part.data_sha256,
+                "sha256": sha256,
                 "calling_ae": calling_ae,
                 "state": "owed",
                 "next_at": tx.at,
@@ -92,8 +99,12 @@ class Box:
     def stage(self, port: int, *, evaluation: bool = False, **settings: Any) -> DeliverStage:
         """A stage that delivers to a loopback port as destination "pacs"."""
         fields = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 5.0}
+        return self.stage_to(DicomDestination(**{**fields, "port": port, **settings}), evaluation=evaluation)
+
+    def stage_to(self, destination: Destination, *, evaluation: bool = False) -> DeliverStage:
+        """A stage that delivers to any destination."""
         return DeliverStage(
-            DicomDestination(**{**fields, "port": port, **settings}),
+            destination,
             self.store.deliveries,
             self.store.spool,
             self.clock,
