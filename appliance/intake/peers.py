@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from appliance.config import Config
 from appliance.records import SourceMode, SourceRef
 
 UnknownSources = Literal["refuse", "accept"]
@@ -25,6 +26,8 @@ class SourceSettings:
     mode: SourceMode = SourceMode.PARALLEL
     stat: bool = False
     assume_charset: str = ""
+    #: False of a destination that calls back with a report: it is no scanner.
+    may_store: bool = True
 
     def at(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         """Whether the source may call from there."""
@@ -52,31 +55,69 @@ class Peers:
     unknown_sources: UnknownSources = "refuse"
     #: Ours, if a peer must call it; "" accepts any.
     required_called_ae: str = ""
+    #: Others under which we call destinations, which call them back.
+    own_titles: frozenset[str] = frozenset()
 
     def resolve(self, calling_ae: str, called_ae: str, address: str) -> SourceRef | Rejection:
         """Find the source that an association comes from.
 
         AE titles are compared without leading and trailing spaces (PS3.5 §6.2). Of several sources with one AE title,
-        one that names the address goes before one that takes any.
+        one that names the address goes before one that takes any, and a scanner before a destination that calls back.
         """
         shown = f"AE title {harmless(calling_ae)!r} from {address}"
-        if self.required_called_ae and called_ae.strip() != self.required_called_ae.strip():
+        ours = {title.strip() for title in (self.required_called_ae, *self.own_titles)}
+        if self.required_called_ae and called_ae.strip() not in ours:
             return _reject(
                 CALLED_AE,
                 f"{shown} called {harmless(called_ae)!r}; this box is {self.required_called_ae!r}: correct the scanner",
             )
         where = _address(address)
         same_ae = [source for source in self.sources if source.ae_title.strip() == calling_ae.strip()]
-        found = sorted((source for source in same_ae if source.at(where)), key=lambda source: not source.addresses)
+        found = sorted(
+            (source for source in same_ae if source.at(where)),
+            key=lambda source: (not source.may_store, not source.addresses),
+        )
         if found:
             source = found[0]
-            return SourceRef(name=source.name, mode=source.mode, stat=source.stat, assume_charset=source.assume_charset)
+            return SourceRef(
+                name=source.name,
+                mode=source.mode,
+                stat=source.stat,
+                assume_charset=source.assume_charset,
+                may_store=source.may_store,
+            )
         if self.unknown_sources == "accept":
             return SourceRef(name=f"unknown {harmless(calling_ae)} {address}", mode=SourceMode.PARALLEL)
         if same_ae:
             names = ", ".join(source.name for source in same_ae)
             return _reject(CALLING_AE, f"{shown}: source {names} has other addresses; add this one to it")
         return _reject(CALLING_AE, f"{shown} is no configured source; add it under sources")
+
+
+def peers_of(config: Config) -> Peers:
+    """Who may call this box: its scanners, and the destinations that call back to report on storage commitment."""
+    scanners = [
+        SourceSettings(
+            name=source.name,
+            ae_title=source.ae_title,
+            addresses=source.addresses,
+            mode=source.mode,
+            stat=source.stat,
+            assume_charset=source.assume_charset,
+        )
+        for source in config.sources
+    ]
+    # A PACS reports from whichever machine it likes, so its address is no condition; it may not store here. No name of
+    # a source has a blank in it.
+    asked = config.commitment_destinations
+    reporting = [
+        SourceSettings(name=f"destination {one.name}", ae_title=one.ae_title, may_store=False) for one in asked
+    ]
+    return Peers(
+        sources=(*scanners, *reporting),
+        unknown_sources=config.dicom.unknown_sources,
+        own_titles=frozenset(one.calling_ae_title for one in asked if one.calling_ae_title),
+    )
 
 
 def harmless(text: str) -> str:

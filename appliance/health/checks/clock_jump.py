@@ -5,6 +5,7 @@ from __future__ import annotations
 from appliance.clock import Clock
 from appliance.store import Store
 from appliance.store.facts import ClockJumped
+from appliance.store.retention import note_clock_jump
 
 #: Smaller steps are the ordinary work of NTP.
 _JUMP_S = 2.0
@@ -25,6 +26,7 @@ class ClockJumpCheck:
         if abs(offset - self._offset) > _JUMP_S:
             with self._store.db.write() as tx:
                 tx.journal(ClockJumped(by_s=round(offset - self._offset, 3)))
+                note_clock_jump(tx, offset - self._offset)
         self._offset = offset
 
     def _read(self) -> float:

@@ -1,0 +1,212 @@
+"""Asking a PACS for storage commitment: late, partial, refused and never-arriving answers (T28)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from custody_kit import CommittingPacs, report
+from deliver_kit import running_box
+
+from appliance.config import DicomDestination
+from appliance.deliver.commitment import ISSUE_AFTER_S, MOST, QUIET_S, CommitmentStage
+
+pytestmark = [
+    pytest.mark.fault("T28"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def box(tmp_path):
+    with running_box(tmp_path / "state") as running:
+        yield running
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """A report on the same association is waited for, however slow this machine is."""
+    monkeypatch.setattr("appliance.deliver.commitment.SAME_ASSOCIATION_S", 30.0)
+
+
+def stage(box, port, **settings):
+    fields = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 5.0}
+    return CommitmentStage(
+        DicomDestination(**{**fields, "port": port, "commitment": True, **settings}),
+        box.store.commitments,
+        box.store.deliveries,
+        box.clock,
+        box_ae_title="SCANSIDE",
+        rng=random.Random(1),
+    )
+
+
+def sent(box, count, **columns):
+    ids = [
+        box.owe(state="sent", sent_at=box.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **columns)
+        for _ in range(count)
+    ]
+    return ids, [box.row(one)["sop_instance_uid"] for one in ids]
+
+
+def kinds(box):
+    return [str(fact.kind) for fact in box.store.journal.after(0)]
+
+
+def committed(box):
+    return [bool(row["committed_at"]) for row in box.store.db.all("SELECT committed_at FROM delivery ORDER BY id")]
+
+
+def test_what_was_sent_is_asked_for_together_once_nothing_more_comes(box):
+    _, uids = sent(box, 3)
+    with CommittingPacs() as pacs:
+        asking = stage(box, pacs.port)
+        assert not asking.step()
+        assert pacs.requests.rows == []
+        box.clock.advance(QUIET_S)
+        asking.step()
+        ((transaction, asked),) = pacs.requests.wait(1)
+        assert asked == uids
+        assert pacs.callers == ["SCANSIDE"]
+        asking.step()
+        assert len(pacs.requests.rows) == 1
+        box.store.commitments.answered(transaction, uids, {})
+        box.clock.advance(2 * 3600)
+        asking.step()
+        assert len(pacs.requests.rows) == 1
+    assert committed(box) == [True] * 3
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_large_study_goes_by_transactions_that_a_pacs_takes(box):
+    sent(box, MOST + 5)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs(here=report) as pacs:
+        asking = stage(box, pacs.port)
+        while asking.step():
+            pass
+        assert [len(asked) for _, asked in pacs.requests.rows] == [MOST, 5]
+    assert all(committed(box))
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_report_on_the_same_association_counts(box):
+    ids, _ = sent(box, 2)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs(here=lambda transaction, asked: report(transaction, asked[:1], {asked[1]: 0x0213})) as pacs:
+        stage(box, pacs.port).step()
+    assert committed(box) == [True, False]
+    assert box.row(ids[1])["commit_reason"] == 0x0213
+    assert box.row(ids[1])["state"] == "sent"
+
+
+def test_what_the_pacs_has_lost_is_sent_again_and_a_late_answer_spares_the_sending(box):
+    ids, uids = sent(box, 2)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs() as pacs:
+        asking = stage(box, pacs.port)
+        asking.step()
+        transaction = pacs.requests.rows[0][0]
+        box.store.commitments.answered(transaction, uids[:1], {uids[1]: 0x0112})
+        assert box.states() == ["sent", "owed"]
+        assert "sent again" in box.row(ids[1])["error"]
+        (fact,) = [fact for fact in box.store.journal.after(0) if fact.kind == "commitment_failed"]
+        assert (fact.study_id, fact.body["owed_again"], fact.body["delivery"]) == (1, True, ids[1])
+        box.store.commitments.answered(transaction, uids, {})
+    assert box.states() == ["sent", "sent"]
+    assert committed(box) == [True, True]
+
+
+def test_a_report_that_never_comes_is_asked_for_by_a_new_transaction_and_the_old_one_still_counts(box):
+    _, uids = sent(box, 1)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs() as pacs:
+        asking = stage(box, pacs.port)
+        for _ in range(4):
+            asking.step()
+            box.clock.advance(3600)
+        asked = pacs.requests.rows
+        assert len({transaction for transaction, _ in asked}) == 4
+    assert box.issues() == {"COMMITMENT_UNANSWERED"}
+    assert box.store.commitments.waiting(["pacs"])[0].objects == 1
+    box.store.commitments.answered(asked[0][0], uids, {})
+    assert committed(box) == [True]
+    assert box.issues() == set()
+
+
+def test_a_pacs_that_refuses_is_asked_with_back_off_and_becomes_an_issue_with_words(box):
+    sent(box, 1)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs(action_status=0x0110) as pacs:
+        asking = stage(box, pacs.port)
+        asking.step()
+        asking.step()
+        assert len(pacs.requests.rows) == 1
+        while box.clock.monotonic() < 1000 + 2 * ISSUE_AFTER_S:
+            box.clock.advance(30)
+            asking.step()
+        assert 5 < len(pacs.requests.rows) < 20
+        (issue,) = box.store.issues.open()
+        assert (issue.code, issue.subject) == ("COMMITMENT_REFUSED", "pacs")
+        assert "0x0110" in issue.detail["why"]
+        pacs.action_status = 0x0000
+        box.clock.advance(600)
+        asking.step()
+    assert box.issues() == set()
+    assert kinds(box).count("commitment_not_asked") <= 3
+
+
+@pytest.mark.usefixtures("patient")
+def test_failures_that_last_become_an_issue_and_are_asked_for_ever_more_rarely(box):
+    ids, _ = sent(box, 1)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs(here=lambda transaction, asked: report(transaction, (), dict.fromkeys(asked, 0x0110))) as pacs:
+        asking = stage(box, pacs.port)
+        for _ in range(240):
+            asking.step()
+            box.clock.advance(60)
+        assert 5 < len(pacs.requests.rows) < 15
+        assert box.issues() == {"COMMITMENT_FAILED"}
+        assert box.row(ids[0])["state"] == "sent"
+        pacs.here = report
+        box.clock.advance(3600)
+        asking.step()
+    assert committed(box) == [True]
+    assert box.issues() == set()
+
+
+def test_what_was_being_asked_when_the_box_was_killed_is_asked_anew(box):
+    ids, uids = sent(box, 1)
+    box.store.commitments.begin("pacs", "1.2.3.4", ids)  # and kill -9 before it is sent
+    box.clock.advance(QUIET_S)
+    with CommittingPacs() as pacs:
+        stage(box, pacs.port).step()
+        assert [asked for _, asked in pacs.requests.rows] == [uids]
+    box.store.commitments.answered("1.2.3.4", uids, {})  # it had been sent after all
+    assert committed(box) == [True]
+
+
+def test_a_pacs_without_the_service_is_told_apart_from_one_that_is_away(box):
+    sent(box, 1)
+    box.clock.advance(QUIET_S)
+    away = stage(box, 1)
+    away.step()
+    (fact,) = [fact for fact in box.store.journal.after(0) if fact.kind == "commitment_not_asked"]
+    assert "nothing listens" in fact.body["error"]
+    assert committed(box) == [False]
+    box.clock.advance(60)
+    with CommittingPacs() as pacs:
+        assert box.store.deliveries.retry("pacs") == 0
+        away._peer = stage(box, pacs.port)._peer
+        away.step()
+        assert len(pacs.requests.rows) == 1
+
+
+def test_a_report_on_nothing_that_was_asked_changes_nothing(box):
+    ids, uids = sent(box, 2)
+    box.store.commitments.begin("pacs", "1.2.3.4", ids[:1])
+    box.store.commitments.answered("1.2.3.4", uids, {"9.9": 0x0112})
+    box.store.commitments.answered("9.9.9", uids, {})
+    assert committed(box) == [True, False]
+    box.store.commitments.answered("1.2.3.4", (), {uids[0]: 0x0112})  # a promise is not taken back
+    assert box.states() == ["sent", "sent"]
