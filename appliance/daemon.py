@@ -15,15 +15,21 @@ from appliance import __version__
 from appliance.clock import Clock, SystemClock
 from appliance.config import Config
 from appliance.deliver.build import ReportStage
+from appliance.deliver.custody import custody_stages
+from appliance.deliver.senders import sender_of
 from appliance.deliver.stage import DeliverStage
+from appliance.deliver.worklist import worklist_stages
 from appliance.dicom.headers import read_header
 from appliance.errors import ConfigError, StoreError
 from appliance.health.checks import ClockJumpCheck, DiskCheck, StagesCheck
 from appliance.health.housekeeping import HousekeepingStage
+from appliance.health.retention import RetentionStage
 from appliance.health.stage import Check, HealthStage
 from appliance.health.systemd import notify
+from appliance.intake.commitment import CommitmentService
 from appliance.intake.contract import ScpSettings, TlsSettings
-from appliance.intake.peers import Peers, SourceSettings
+from appliance.intake.peers import peers_of
+from appliance.intake.performed import PerformedSteps
 from appliance.intake.receipt import spool_reader
 from appliance.intake.record import StoreSink
 from appliance.intake.scp import StorageScp
@@ -122,6 +128,7 @@ class Daemon:
         self.clock = clock or SystemClock()
         load_packages(config, trusted_folders)  # a fault in the file is told before anything is touched
         kserve = kserve_wishes(config)
+        senders = {one.name: sender_of(one, config.dicom.ae_title, self.clock) for one in config.destinations}
         self._lock = _locked(config.state_path)
         self.store, recovered = self._open_store()
         store = self.store
@@ -145,7 +152,9 @@ class Daemon:
             arguments=[argument for folder in trusted_folders for argument in ("--trust", str(folder))],
             on_event=lambda: self._ring("routing"),
         )
+        self.askers = worklist_stages(config, store, self.clock)
         bench = Bench(store=store, config=config, clock=self.clock, link=self.link, packages=self.packages)
+        self.custodians = custody_stages(store, config, self.clock, wake_reports=self._ring_reports)
         self.deliverers = [
             DeliverStage(
                 destination,
@@ -154,6 +163,7 @@ class Daemon:
                 self.clock,
                 box_ae_title=config.dicom.ae_title,
                 evaluation=config.site.mode == "evaluation",
+                sender=senders[destination.name],
             )
             for destination in config.destinations
         ]
@@ -177,7 +187,10 @@ class Daemon:
                 wake_delivery=self._ring_delivery,
             ),
             *self.deliverers,
+            *self.custodians,
+            *self.askers,
             HousekeepingStage(store, config.retention, self.clock),
+            RetentionStage(store, config, self.clock),
         ]
         self.runners = {stage.name: Runner(stage, self.clock) for stage in stages}
         web_beat = Beat(_WebLoop(), self.clock)
@@ -236,14 +249,16 @@ class Daemon:
             require_called_ae=dicom.require_called_ae,
             tls=TlsSettings(**dicom.tls.model_dump()) if dicom.tls else None,
         )
-        sources = tuple(SourceSettings(**source.model_dump()) for source in self.config.sources)
+        commitment = CommitmentService(self.store, self.config, self.clock, wake_reports=self._ring_reports)
+        steps = PerformedSteps(self.store.steps, wake=self._ring_intake) if dicom.mpps else None
         return StorageScp(
             settings,
             StoreSink(self.store, self.config, self.clock, wake=self._ring_intake),
-            Peers(sources=sources, unknown_sources=dicom.unknown_sources),
+            peers_of(self.config),
             self.store.spool,
             self.clock,
             read_header=read_header,
+            services={**commitment.services(), **(steps.services() if steps else {})},
         )
 
     def start(self) -> None:
@@ -274,8 +289,8 @@ class Daemon:
         notify("STOPPING=1")
         self.scp.stop(_DRAIN_S)
         self._stop.set()
-        for deliverer in self.deliverers:
-            deliverer.interrupt()
+        for sender in (*self.deliverers, *self.custodians, *self.askers):
+            sender.interrupt()
         self.link.stop()
         for name, runner in reversed(self.runners.items()):
             if not runner.join(_JOIN_S):
@@ -296,6 +311,11 @@ class Daemon:
     def _ring_intake(self) -> None:
         self._ring("completeness")
         self._ring_delivery()
+
+    def _ring_reports(self) -> None:
+        for one in self.custodians:
+            one.wake()
+            self._ring(one.name)
 
     def _ring_delivery(self) -> None:
         for deliverer in self.deliverers:

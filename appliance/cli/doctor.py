@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 
 from appliance.cli.common import Exit, config_option, is_running, json_option, print_json, read_config
+from appliance.clock import SystemClock
 from appliance.config import Config, KServe
-from appliance.deliver.echo import echo
-from appliance.deliver.stage import peer_of
+from appliance.deliver.echo import probe
 from appliance.errors import ConfigError
 from engines.backends.probe import Line
 
@@ -65,14 +65,12 @@ def examine(config_path: Path, site: Path | None) -> Iterator[Line]:
             yield _drop_in(config.kserve)
     yield _sources(config)
     for destination in config.destinations:
-        result = echo(peer_of(destination, config.dicom.ae_title))
+        result = probe(destination, config.dicom.ae_title, SystemClock())
         yield Line(
             f"destination {destination.name}",
             "ok" if result.ok else "fail",
             result.words,
-            ""
-            if result.ok
-            else f"check host, port and AE title with its administrator; 'scanside dest test {destination.name}'",
+            "" if result.ok else f"mend it with its administrator; then 'scanside dest test {destination.name}'",
         )
 
 

@@ -24,6 +24,8 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
         box = store.views.box()
         counts = store.views.counts(datetime.now(timezone.utc) - timedelta(days=1))
         backlog = store.deliveries.backlog()
+        uncommitted = store.commitments.waiting([one.name for one in config.commitment_destinations])
+        asked = store.commitment_requests.open()
         newest = store.views.studies(limit=1)
     if as_json:
         print_json(
@@ -32,6 +34,8 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
                 "box": to_json(box),
                 "studies_24_h": counts,
                 "deliveries": to_json(backlog),
+                "uncommitted": to_json(uncommitted),
+                "commitment_requests": to_json(asked),
                 "last_study": to_json(newest[0]) if newest else None,
             }
         )
@@ -41,6 +45,14 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
             click.echo(f"  last 24 h: {count} {outcome or 'open'}")
         for one in backlog:
             click.echo(f"  owed to {one.destination}: {one.owed}, parked {one.parked} {one.last_error}".rstrip())
+        for waiting in uncommitted:
+            words = f"{waiting.destination} has not committed to {waiting.objects} objects {waiting.last_error}"
+            click.echo(f"  {words.rstrip()}")
+        for open_ in asked:
+            click.echo(
+                f"  {open_.source} waits for {open_.requests} reports of storage commitment, {open_.undecided} images"
+                f" are undecided {open_.last_error}".rstrip()
+            )
         for issue in box.issues:
             click.echo(f"  {issue.severity}: {issue.code} {issue.subject} since {issue.since_at:%Y-%m-%d %H:%M:%S} UTC")
             if why := issue.detail.get("why"):

@@ -22,9 +22,16 @@ from appliance.cli.common import (
 )
 from appliance.errors import NotFoundError
 from appliance.intake.record import originals_for
-from appliance.records import Actor, ActorKind, QualityChoice, QualityReason
+from appliance.records import Actor, ActorKind, OrderState, QualityChoice, QualityReason
 from appliance.store.affected import affected
-from appliance.store.readmodels import ExposureView, StudyView, to_json
+from appliance.store.orders import OrderView
+from appliance.store.readmodels import REJECTED, ExposureView, StudyView, to_json
+
+_NO_ORDER = {
+    OrderState.NONE: "the worklist has none",
+    OrderState.SEVERAL: "the worklist has several that these images may belong to",
+    OrderState.OTHER_PATIENT: "the worklist has it for another patient; look at header and order",
+}
 
 
 @click.group(cls=Group)
@@ -50,6 +57,16 @@ def exposure_text(view: ExposureView) -> str:
     if view.percent_of_target is not None:
         line += f" ({view.percent_of_target:.3g} % of the target exposure)"
     return f"image {view.instance_number}: {line}" if view.instance_number is not None else line
+
+
+def order_text(order: OrderView) -> str:
+    """What the RIS said of the order, as one line."""
+    if order.state is not OrderState.FOUND:
+        return f"order: {_NO_ORDER[order.state]}"
+    told = [order.priority, order.procedure_description, order.procedure_id and f"procedure {order.procedure_id}"]
+    if order.accession_number:
+        told.append(f"accession number {order.accession_number}, which results carry as the images have none")
+    return f"order: {', '.join(filter(None, told)) or 'known, without particulars'}"
 
 
 def _quality_warnings(view: StudyView) -> list[dict[str, Any]]:
@@ -112,8 +129,14 @@ def show(which: str, config_path: Path, site: Path | None, as_json: bool) -> Non
         print_json({**to_json(detail), "quality_warnings": warnings})
         return
     click.echo(f"Study {view.id} from {view.source}: {outcome_text(view)}, {view.images} images")
+    if view.images_removed_at is not None:
+        click.echo(f"  images removed from this box on {view.images_removed_at:%Y-%m-%d %H:%M} UTC; the results stay")
+    if view.order is not None:
+        click.echo(f"  {order_text(view.order)}")
     for series in detail.series:
-        click.echo(f"  series {series.id} {series.modality}: {series.images} images {series.left_out or ''}".rstrip())
+        rejected = f", {series.rejected} of them rejected" if series.rejected else ""
+        left_out = f" {series.left_out}" if series.left_out else ""
+        click.echo(f"  series {series.id} {series.modality}: {series.images} images{rejected}{left_out}")
         for exposure in series.exposures:
             click.echo(f"    {exposure_text(exposure)}")
     for analysis in view.analyses:
@@ -121,12 +144,17 @@ def show(which: str, config_path: Path, site: Path | None, as_json: bool) -> Non
         click.echo(f"  analysis {analysis.id} {analysis.package} {analysis.package_version} ({analysis.role}): {said}")
         for name, ms in analysis.hops_ms.items():
             click.echo(f"    {name}: {ms:.0f} ms")
+    for alert in detail.alerts:
+        if alert.withdrawn_why == REJECTED:
+            click.echo(f"  alert {alert.id} withdrawn: images rejected")
     for warning in warnings:
         chosen = warning["choice"]
         done = "{choice} ({reason}) by {decided_by}".format(**chosen) if chosen else "not answered"
         click.echo(f"  quality warning of analysis {warning['analysis']}: {', '.join(warning['findings'])}: {done}")
     for delivery in view.deliveries:
-        click.echo(f"  {delivery.count} {delivery.kind} to {delivery.destination}: {delivery.state} {delivery.error}")
+        committed = f", {delivery.committed} committed" if delivery.committed else ""
+        said = f"{delivery.state}{committed} {delivery.error}".rstrip()
+        click.echo(f"  {delivery.count} {delivery.kind} to {delivery.destination}: {said}")
     for fact in detail.facts:
         click.echo(f"  {fact.at:%H:%M:%S.%f} {fact.kind}")
 

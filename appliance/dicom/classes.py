@@ -7,6 +7,7 @@ STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
 #: The one instance that storage commitment is asked of.
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
+KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 MODALITY_WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
 
 #: SOP Classes of which a series normally has many instances (PS3.4 B.5). Every other class is whole with each object.

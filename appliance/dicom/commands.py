@@ -18,10 +18,14 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 CLASS_NOT_SUPPORTED = 0x0122
+INVALID_ATTRIBUTE_VALUE = 0x0106
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_INSTANCE = 0x0111
 NO_SUCH_INSTANCE = 0x0112
 INVALID_ARGUMENT = 0x0115
+NO_SUCH_ACTION = 0x0123
+INVALID_INSTANCE = 0x0117
+MISSING_ATTRIBUTE = 0x0120
 UNRECOGNIZED_OPERATION = 0x0211
 #: A match of a C-FIND, and one with keys that were not matched (PS3.4 §C.4.1.1.4).
 PENDING = frozenset({0xFF00, 0xFF01})
@@ -29,6 +33,7 @@ PENDING = frozenset({0xFF00, 0xFF01})
 #: Element numbers of group 0000 (PS3.7 Annex E).
 SOP_CLASS_UID, COMMAND_FIELD, MESSAGE_ID, ANSWERED_ID = 0x0002, 0x0100, 0x0110, 0x0120
 PRIORITY, DATA_SET_TYPE, STATUS, SOP_INSTANCE_UID = 0x0700, 0x0800, 0x0900, 0x1000
+ERROR_COMMENT, ERROR_ID = 0x0902, 0x0903
 #: N-ACTION and N-SET name what they ask for in "Requested", all else names it in "Affected" elements.
 REQUESTED_CLASS_UID, REQUESTED_INSTANCE_UID, EVENT_TYPE, ACTION_TYPE = 0x0003, 0x1001, 0x1002, 0x1008
 _TYPES = {N_EVENT_REPORT_RQ: EVENT_TYPE, N_ACTION_RQ: ACTION_TYPE}
@@ -42,6 +47,19 @@ _US = struct.Struct("<H")
 #: What every response has, in one piece: it is written for each image.
 _ANSWER = struct.Struct("<" + 4 * "HHLH")
 _UID = re.compile(r"[0-9.]{1,64}\Z")
+
+
+class Failure(int):
+    """A status with what a response may say besides it (PS3.7 Annex C): why, and which error of the service it is."""
+
+    comment: str
+    error_id: int | None
+
+    def __new__(cls, status: int, comment: str = "", *, error_id: int | None = None) -> Failure:  # noqa: PYI034
+        """``comment``: ASCII, 64 characters at most, and nothing of a patient."""
+        failure = super().__new__(cls, status)
+        failure.comment, failure.error_id = comment[:64], error_id
+        return failure
 
 
 class CommandError(ValueError):
@@ -184,6 +202,12 @@ def encode_response(request: Request, status: int) -> bytes:
     )
     if is_uid(request.sop_class_uid):
         body = _element(SOP_CLASS_UID, ui(request.sop_class_uid)) + body
+    if isinstance(status, Failure):
+        if status.comment:
+            words = status.comment.encode("ascii", "replace")
+            body += _element(ERROR_COMMENT, words + b" " * (len(words) % 2))
+        if status.error_id is not None:
+            body += _element(ERROR_ID, us(status.error_id))
     if is_uid(request.sop_instance_uid):
         body += _element(SOP_INSTANCE_UID, ui(request.sop_instance_uid))
     if request.type_id is not None:

@@ -16,6 +16,7 @@ from appliance.dicom.attributes import Attributes
 from appliance.dicom.charsets import decode_text
 from appliance.dicom.elements import DataSet, Encoding, Place
 from appliance.dicom.meaning import meaning_digest
+from appliance.dicom.rejection import read_rejection
 from appliance.dicom.source import CANNOT_UNDERSTAND, Source, open_source
 from appliance.errors import RejectedInstance
 from appliance.records import Header, Identity
@@ -234,6 +235,7 @@ class _Reader:
             slice_thickness_mm=attributes.decimal(tags.SLICE_THICKNESS),
             has_pixels=pixel_place(self._ds) is not None,
             meaning_digest=meaning_digest(attributes, native=syntax in NATIVE),
+            rejection=read_rejection(attributes, uids["sop_class_uid"]),
             **fields,
         )
 

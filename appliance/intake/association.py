@@ -148,7 +148,7 @@ class Association:
         except StoreError:
             return self._reject(_BUSY_REJECTED, "it cannot be recorded now")
         self._peer = Peer(association_id=association_id, source=source, calling_ae=calling_ae, called_ae=called_ae)
-        results = negotiate(request.contexts, self._parts.services)
+        results = negotiate(request.contexts, self._parts.services, may_store=source.may_store)
         self._contexts = {result.context_id: result for result in results if result.accepted}
         lost = refusal(request.contexts, results)
         if lost is not None:

@@ -23,8 +23,20 @@ from appliance.dicom.pdus import (
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
-#: Storage classes that are no C-STORE service in spite of their name: DICOMDIR and storage commitment.
-_NOT_STORE = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"})
+#: What has "Storage" in its name and is not taken.
+_NOT_STORE = frozenset(
+    {
+        # No C-STORE service: DICOMDIR and storage commitment.
+        *("1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"),
+        # Of no patient and no study (PS3.4 Annex GG): hanging protocols, palettes, implant templates, inventories.
+        "1.2.840.10008.5.1.4.38.1",
+        "1.2.840.10008.5.1.4.39.1",
+        *("1.2.840.10008.5.1.4.43.1", "1.2.840.10008.5.1.4.44.1", "1.2.840.10008.5.1.4.45.1"),
+        "1.2.840.10008.5.1.4.1.1.201.1",
+        # The same: procedure protocols that a scanner is to follow, and their approval.
+        *("1.2.840.10008.5.1.4.1.1.200.1", "1.2.840.10008.5.1.4.1.1.200.7", "1.2.840.10008.5.1.4.1.1.200.3"),
+    }
+)
 
 #: What we keep, read the header of and can forward. Left out on purpose: deflated syntaxes (a bomb of 200 kB unpacks
 #: to 200 MB), JPIP and SMPTE (the pixels are elsewhere), and private ones (their encoding cannot be known).
@@ -76,7 +88,7 @@ def is_storage(abstract_syntax: str) -> bool:
 
 
 def negotiate(
-    proposed: Iterable[ProposedContext], services: Collection[str] = frozenset()
+    proposed: Iterable[ProposedContext], services: Collection[str] = frozenset(), *, may_store: bool = True
 ) -> tuple[ContextResult, ...]:
     """Answer every proposed context, in the order of the request.
 
@@ -86,13 +98,14 @@ def negotiate(
     Args:
         proposed: What the peer proposes.
         services: Classes besides storage and verification that the box gives.
+        may_store: Whether storage is given to this peer.
     """
     answers = []
     for context in proposed:
         is_service = context.abstract_syntax == VERIFICATION or context.abstract_syntax in services
         possible = _SERVICE_SYNTAXES if is_service else ACCEPTED_SYNTAXES
         chosen = next((syntax for syntax in context.transfer_syntaxes if syntax in possible), None)
-        if not is_service and not is_storage(context.abstract_syntax):
+        if not is_service and not (may_store and is_storage(context.abstract_syntax)):
             result = Result.ABSTRACT_SYNTAX_NOT_SUPPORTED
         elif chosen is None:
             result = Result.TRANSFER_SYNTAXES_NOT_SUPPORTED

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.clock import Clock
-from appliance.config import Config
+from appliance.config import Config, DicomDestination
 from appliance.dicom.headers import pixel_sha256
 from appliance.errors import StoreError
-from appliance.records import DeliveryKind, Header, Received, SourceMode, SourceRef, VersionState
+from appliance.records import DeliveryKind, Header, Received, SourceMode, SourceRef
 from appliance.store import Store
 from appliance.store.receiving import Original
-from appliance.store.studies import Change, Version
+from appliance.store.studies import Change, Version, current_of
 
 log = logging.getLogger(__name__)
 #: A UID may gain a version in another association between our look and our write; more often than this it cannot.
@@ -41,7 +41,8 @@ def change_of(current: Version, header: Header, *, same_pixel_bytes: bool) -> Ch
         return Change.PIXELS  # whatever a decoder would say of the values, they mean something else
     if not same_pixel_bytes:
         is_other_syntax = current.transfer_syntax_uid != header.transfer_syntax_uid
-        return Change.COMPARING if is_other_syntax and header.has_pixels else Change.PIXELS
+        can_compare = header.has_pixels and current.removed_pixels is None
+        return Change.COMPARING if is_other_syntax and can_compare else Change.PIXELS
     if current.identity != header.identity:
         return Change.IDENTITY
     return Change.ATTRIBUTES if current.transfer_syntax_uid == header.transfer_syntax_uid else Change.SYNTAX
@@ -53,7 +54,10 @@ def originals_for(config: Config, source_name: str) -> tuple[Original, ...]:
     if source is None or source.mode is not SourceMode.INLINE:
         return ()
     return tuple(
-        Original(destination=one.name, calling_ae=one.calling_ae_title or source.ae_title)
+        Original(
+            destination=one.name,
+            calling_ae=(one.calling_ae_title if isinstance(one, DicomDestination) else None) or source.ae_title,
+        )
         for one in config.destinations
         if DeliveryKind.ORIGINAL in one.send
     )
@@ -130,13 +134,12 @@ class StoreSink:
                 continue
             repeated = next((one for one in known if one.data_sha256 == received.data_sha256), None)
             if repeated is not None:
-                studies.add_repeat(received.association_id, repeated.id)
-                self._store.spool.remove(received.path)
+                if not studies.add_repeat(received, repeated.id):
+                    self._store.spool.remove(received.path)
                 break
-            current = next(one for one in known if one.state is VersionState.CURRENT)
-            change = change_of(
-                current, received.header, same_pixel_bytes=self._pixels(current.path) == self._pixels(received.path)
-            )
+            current = current_of(known)
+            before = self._pixels(current.path) if current.removed_pixels is None else current.removed_pixels
+            change = change_of(current, received.header, same_pixel_bytes=before == self._pixels(received.path))
             if studies.add_version(received, known, change, originals) is not None:
                 break
         else:

@@ -35,10 +35,11 @@ class CompletenessStage:
         for series in self._store.revisions.open_series():
             is_stack = series.sop_class_uid in SLICE_CLASSES
             quiet = self._quiet_s(series.source, now) if is_stack else 0.0
-            if is_stack and series.peer_is_open and now - series.last_mono < quiet:
+            is_awaited = series.listed is None or series.listed.missing
+            if is_stack and series.peer_is_open and is_awaited and now - series.last_mono < quiet:
                 continue  # nothing can have changed; reading the evidence of a large series is not free
             evidence = self._store.revisions.evidence(series)
-            decision = decide(evidence, now_mono=now, quiet=quiet)
+            decision = decide(evidence, now_mono=now, quiet=quiet, longest=self._settings.quiet_max_s)
             if isinstance(decision, Ready):
                 self._store.revisions.make_ready(evidence, decision.rule, decision.facts)
                 made = True

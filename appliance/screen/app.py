@@ -207,6 +207,8 @@ class _Screen:
         alert = self._store.views.alert(alert_id)
         study = self._store.views.some([alert.study_id])[alert.study_id]
         lead = next((a for a in study.analyses if a.id == alert.analysis_id), None)
+        if lead is not None and lead.files_removed:
+            raise NotFoundError(f"the picture of alert {alert_id} was removed from this box: its time was over")
         if lead is not None and lead.pictures:
             package = text_of(self._packages, lead.package, lead.package_version)
             if package.shows_place:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from appliance.records import Severity
+from appliance.records import AlertState, Severity
 from appliance.screen.cards import Cards
 from appliance.screen.model import Board, Card, Facts, Level, Mark, State
 from appliance.screen.packages import PackageText
-from appliance.store.readmodels import AI_UNAVAILABLE
+from appliance.store.readmodels import AI_UNAVAILABLE, REJECTED
 
 #: How long something new keeps the biggest place.
 NOT_ANALYSED_HOLD = timedelta(seconds=120)
@@ -40,9 +40,11 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
     urging = [card for card in warnings if Mark.LATE not in card.marks and facts.now - card.at < QUALITY_HOLD]
     analysing = tuple(cards.analysing())
     receiving = tuple(cards.receiving())
-    state, hero = _first(facts, alerts, urging, recent, busy=bool(analysing), arriving=bool(receiving))
+    withdrawn = cards.alerts(facts.withdrawn)
+    taken_back = [card for card in withdrawn if card.withdrawn_why == REJECTED and card.level is not Level.NOTE]
+    state, hero = _first(facts, alerts, taken_back, urging, recent, busy=bool(analysing), arriving=bool(receiving))
     old = [card for card in warnings if card not in urging]
-    rows = _rows(alerts, cards.alerts(facts.withdrawn), urging, old, recent, hero)
+    rows = _rows(alerts, withdrawn, urging, old, recent, hero)
     faults = tuple(i for i in facts.box.issues if i.severity is Severity.FAULT and i.code != AI_UNAVAILABLE)
     return Board(
         state=state,
@@ -66,15 +68,22 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
 
 
 def _first(
-    facts: Facts, alerts: list[Card], urging: list[Card], recent: list[Card], *, busy: bool, arriving: bool
+    facts: Facts,
+    alerts: list[Card],
+    taken_back: list[Card],
+    urging: list[Card],
+    recent: list[Card],
+    *,
+    busy: bool,
+    arriving: bool,
 ) -> tuple[State, Card | None]:
     """What comes first.
 
-    Alerts that call, then what was not analysed, then what to look at before the patient leaves, then what goes on,
-    then what is merely told.
+    Alerts that call, then what was not analysed, then findings whose images were rejected, then what to look at before
+    the patient leaves, then what goes on, then what is merely told.
     """
     now = facts.now
-    warned = {card.study_id for card in urging}
+    warned = {card.study_id for card in (*urging, *taken_back)}
     calling = next((card for card in alerts if card.level is not Level.NOTE), None)
     if calling is not None:
         return State(calling.level.value), calling
@@ -84,6 +93,8 @@ def _first(
     told = next((card for card in missed if card.study_id not in warned), None)
     if told is not None:
         return State.NOT_ANALYSED, told
+    if taken_back:
+        return State.WITHDRAWN, taken_back[0]
     if urging:
         return State.QUALITY, urging[0]
     seen = [
@@ -122,7 +133,7 @@ def _rows(
         urging = [card for card in urging if card is not hero]
         hero = None
     shown = {(hero.study_id, hero.alert_id)} if hero else set()
-    studies = {hero.study_id} if hero else set()
+    studies = {hero.study_id} if hero and hero.alert_state is not AlertState.WITHDRAWN else set()
     for card in (*alerts, *withdrawn):
         if (card.study_id, card.alert_id) not in shown:
             shown.add((card.study_id, card.alert_id))

@@ -11,6 +11,7 @@ from appliance.screen.model import Activity, Card, Facts, Level, Line, Mark
 from appliance.screen.packages import PackageText, text_of
 from appliance.screen.people import masked
 from appliance.store.readmodels import AlertView, AnalysisView, FindingView, StudyView
+from appliance.store.rejections import is_rejection
 
 
 class Cards:
@@ -94,6 +95,9 @@ class Cards:
             warnings=tuple(warning for a in live for warning in a.warnings),
             picture=bool(lead and lead.pictures and self._package(lead.package, lead.package_version).shows_place),
             exposures=tuple(exposure for a in live for exposure in a.exposures),
+            procedure=study.order.procedure_description if study.order else "",
+            priority=_priority(study),
+            is_rejected=missed is not None and is_rejection(missed.details),
         )
 
     def _warning(self, study: StudyView) -> Iterable[Card]:
@@ -157,6 +161,13 @@ def _millilitres(finding: FindingView | None) -> float | None:
     if volume is None:
         return None
     return volume.value / 1000 if volume.unit.lower() == "mm3" else volume.value
+
+
+def _priority(study: StudyView) -> str:
+    """STAT or HIGH, as the order says; a source or sender that asks to go first is STAT."""
+    if study.order is not None and study.order.is_stat:
+        return study.order.priority
+    return "STAT" if study.stat else ""
 
 
 def _about(study: StudyView) -> str:

@@ -50,7 +50,7 @@ TOLD = (
     Kind.ISSUE_CLEARED,
 )
 #: Facts after which the board is made anew at once.
-LOUD = (*TOLD, Kind.SERIES_READY, Kind.ANALYSIS_STARTED, Kind.ANALYSIS_DONE, Kind.IDENTITY_CORRECTED)
+LOUD = (*TOLD, Kind.SERIES_READY, Kind.ANALYSIS_STARTED, Kind.ANALYSIS_DONE, Kind.IDENTITY_CORRECTED, Kind.ORDER_ASKED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class State(Word):
     PRIORITY = "priority"
     NOT_ANALYSED = "not-analysed"
     QUALITY = "quality"
+    WITHDRAWN = "withdrawn"
     SEEN = "seen"
     AI_DOWN = "ai-down"
     ANALYSING = "analysing"
@@ -86,6 +87,11 @@ class Card:
     analyses: tuple[int, ...] = ()
     #: How the images were exposed, where a quality package looked at them and their headers say so.
     exposures: tuple[ExposureView, ...] = ()
+    #: Of the order, in the RIS's words: what is to be done; and its priority, where it goes before the others.
+    procedure: str = ""
+    priority: str = ""
+    #: Not analysed because a note rejected the images.
+    is_rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

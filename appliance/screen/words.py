@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.records import QualityChoice, QualityReason, Reason
-from appliance.store.readmodels import AI_UNAVAILABLE
+from appliance.store.readmodels import AI_UNAVAILABLE, REJECTED
 from appliance.web.i18n import N_
 
 #: Why a study was not analysed, and what the technologist does now.
@@ -46,6 +46,12 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
 }
 
+#: The same of images that a rejection note took back.
+IMAGES_REJECTED = (
+    N_("Withdrawn: the images were rejected"),
+    N_("What the AI said of these images no longer holds. Read the study as usual."),
+)
+
 #: What a technologist did about a quality warning.
 QUALITY_CHOICES: dict[str, str] = {
     QualityChoice.ACCEPTED_AS_IS: N_("The image stays as it is"),
@@ -71,16 +77,26 @@ QUALITY_REASONS: dict[str, str] = {
 WITHDRAWN = {
     "superseded": N_("Replaced by a newer result"),
     "identity_corrected": N_("Patient data was corrected"),
+    REJECTED: N_("The images were rejected"),
 }
+
+#: Priorities of an order that goes before the others.
+PRIORITIES = {"STAT": N_("STAT"), "HIGH": N_("High priority")}
 
 #: Issues that a technologist can read; others are shown by their code.
 ISSUES = {
     AI_UNAVAILABLE: N_("AI NOT WORKING"),
     "DISK_RESERVE": N_("Disk full. New images are refused."),
     "VERSION_CONFLICT": N_("Different images came under one number. A person must choose."),
+    "WORKLIST_MISMATCH": N_("The order is another patient's than the images. A person must look."),
+    "WORKLIST_UNREACHABLE": N_("The worklist of the RIS does not answer. Orders are not known."),
     "STUDY_UID_SHARED": N_("Two patients came under one study number. They are kept apart."),
     "DELIVERY_PARKED": N_("A destination refuses an object. A person must look."),
     "DESTINATION_UNREACHABLE": N_("A destination does not answer. It is tried again."),
+    "COMMITMENT_REFUSED": N_("The PACS takes no request for storage commitment. What it was sent stays on this box."),
+    "COMMITMENT_UNANSWERED": N_("The PACS never says whether it keeps what it was sent. It stays on this box."),
+    "COMMITMENT_FAILED": N_("The PACS does not promise to keep an object. It stays on this box."),
+    "COMMITMENT_UNREPORTED": N_("A scanner cannot be told that its images are safe."),
     "RESULT_NOT_BUILT": N_("A result could not be written for the PACS."),
     "SPOOL_CORRUPT": N_("A stored image is damaged."),
     "SPOOL_MISSING": N_("A stored image is missing."),
@@ -96,4 +112,4 @@ ISSUES = {
 
 def reason(code: str) -> tuple[str, str]:
     """What is wrong and what to do, as message ids."""
-    return REASONS.get(code, REASONS[Reason.FAILED])
+    return IMAGES_REJECTED if code == REJECTED else REASONS.get(code, REASONS[Reason.FAILED])

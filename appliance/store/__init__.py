@@ -8,15 +8,20 @@ from pathlib import Path
 from appliance.clock import Clock
 from appliance.store.alerts import Alerts
 from appliance.store.analyses import Analyses
+from appliance.store.commitment_requests import CommitmentRequests
+from appliance.store.commitments import Commitments
 from appliance.store.database import Database
 from appliance.store.deliveries import Deliveries
 from appliance.store.engines import EngineFacts
 from appliance.store.issues import Issues
 from appliance.store.journal import Journal
+from appliance.store.orders import Orders
 from appliance.store.packages import Packages
 from appliance.store.quality import Quality
+from appliance.store.retention import Retention
 from appliance.store.revisions import Revisions
 from appliance.store.spool import Spool
+from appliance.store.steps import Steps
 from appliance.store.studies import Studies
 from appliance.store.views import Views
 
@@ -36,10 +41,15 @@ class Store:
     alerts: Alerts
     quality: Quality
     deliveries: Deliveries
+    commitments: Commitments
+    commitment_requests: CommitmentRequests
+    retention: Retention
     issues: Issues
     packages: Packages
     engines: EngineFacts
     views: Views
+    steps: Steps
+    orders: Orders
 
     @classmethod
     def open(cls, state_path: Path, clock: Clock, *, reserve_bytes: int | None = None) -> Store:
@@ -60,10 +70,15 @@ class Store:
             alerts=Alerts(db),
             quality=Quality(db),
             deliveries=Deliveries(db),
+            commitments=Commitments(db),
+            commitment_requests=CommitmentRequests(db),
+            retention=Retention(db),
             issues=Issues(db),
             packages=Packages(db),
             engines=EngineFacts(db),
             views=Views(db),
+            steps=Steps(db),
+            orders=Orders(db),
         )
 
     def close(self) -> None:

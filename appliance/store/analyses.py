@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from appliance.errors import NotFoundError
+from appliance.errors import ConflictError, NotFoundError
 from appliance.records import SYSTEM, Actor, AnalysisResult, Reason, Role
 from appliance.store.database import Database, Transaction
 from appliance.store.ending import OwedResult, Owing, end_analysis
@@ -23,6 +23,12 @@ from appliance.store.jsonable import load
 from appliance.store.orphans import end_orphans
 from appliance.store.package_rows import heir, running_versions
 from appliance.store.settle import settle_study
+
+#: An image of the analysis ``a`` that retention has removed.
+_REMOVED_INPUT = (
+    "SELECT 1 FROM analysis_input ai JOIN revision_version rv ON rv.revision_id = ai.revision_id"
+    " JOIN version v ON v.id = rv.version_id WHERE ai.analysis_id = a.id AND v.removed_at IS NOT NULL"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,69 +121,13 @@ class Analyses:
                 tx.execute("UPDATE series SET left_out = ? WHERE id = ?", (out.why, out.series_id))
                 tx.journal(SeriesLeftOut(series=out.series_id, n=out.n, why=out.why), study_id=study_id)
             for plan in plans:
-                analysis_id = self._queue(tx, study_id, plan)
+                analysis_id = queue_analysis(tx, study_id, plan)
                 ids.append(analysis_id)
                 if plan.ended is not None:
                     end_analysis(tx, self._db.stream, analysis_id, plan.ended, owed(plan.package, plan.ended))
             end_orphans(tx, self._db.stream, owed, study_id)
             settle_study(tx, study_id, chime=not any(plan.late for plan in plans))
         return ids
-
-    def _queue(self, tx: Transaction, study_id: int, plan: Plan) -> int:
-        revision = tx.one(
-            "SELECT min(ready_at) AS at, min(ready_mono) AS mono FROM revision"  # noqa: S608 - marks only
-            f" WHERE id IN ({', '.join('?' * len(plan.inputs))})",
-            tuple(plan.inputs.values()),
-        )
-        study = tx.one("SELECT stat, identity_revision FROM study WHERE id = ?", (study_id,))
-        older = tx.all(
-            "SELECT id, state, late, predecessor FROM analysis WHERE study_id = ? AND package = ? AND role = ?"
-            " AND superseded_by IS NULL",
-            (study_id, plan.package, str(plan.role)),
-        )
-        predecessor = older[-1]["id"] if older else None
-        late = plan.late
-        if older and older[-1]["state"] == "queued" and _inputs(tx, older[-1]["id"]) == plan.inputs:
-            # Another version takes over what only waited: it is no revision of anything, and backlog stays backlog.
-            predecessor = older[-1]["predecessor"]
-            late = late or bool(older[-1]["late"])
-        analysis_id = tx.insert(
-            "analysis",
-            study_id=study_id,
-            package=plan.package,
-            package_version=plan.package_version,
-            role=str(plan.role),
-            state="queued",
-            category=plan.category,
-            notify=plan.notify,
-            intended_use=plan.intended_use,
-            stat=study["stat"] if study else 0,
-            ready_at=revision["at"] if revision else tx.at,
-            ready_mono=revision["mono"] if revision else tx.mono,
-            boot=tx.boot,
-            deadline_s=plan.deadline_s,
-            late=int(late),
-            predecessor=predecessor,
-            identity_revision=study["identity_revision"] if study else 1,
-        )
-        for role, revision_id in plan.inputs.items():
-            tx.execute("INSERT INTO analysis_input VALUES (?, ?, ?)", (analysis_id, role, revision_id))
-        tx.journal(
-            AnalysisQueued(
-                analysis=analysis_id,
-                package=plan.package,
-                version=plan.package_version,
-                role=str(plan.role),
-                revisions=plan.inputs,
-                predecessor=predecessor,
-            ),
-            study_id=study_id,
-        )
-        for row in older:
-            state = "done" if row["state"] == "queued" else row["state"]
-            tx.execute("UPDATE analysis SET superseded_by = ?, state = ? WHERE id = ?", (analysis_id, state, row["id"]))
-            tx.journal(AnalysisSuperseded(analysis=row["id"], by=analysis_id), study_id=study_id)
-        return analysis_id
 
     def open(self) -> list[Queued]:
         """Analyses that wait for the worker, oldest first."""
@@ -302,7 +252,8 @@ class Analyses:
         count = 0
         with self._db.write() as tx:
             rows = tx.all(
-                "SELECT * FROM analysis WHERE state = 'done' AND reason = ? AND superseded_by IS NULL ORDER BY id",
+                f"SELECT * FROM analysis a WHERE state = 'done' AND reason = ? AND superseded_by IS NULL"  # noqa: S608
+                f" AND NOT EXISTS ({_REMOVED_INPUT}) ORDER BY id",
                 (str(Reason.AI_UNAVAILABLE),),
             )
             for row in rows:
@@ -320,7 +271,7 @@ class Analyses:
                     inputs=_inputs(tx, row["id"]),
                     late=True,
                 )
-                self._queue(tx, row["study_id"], plan)
+                queue_analysis(tx, row["study_id"], plan)
                 settle_study(tx, row["study_id"], chime=False)
                 count += 1
         return count
@@ -342,11 +293,23 @@ class Analyses:
 
         Raises:
             NotFoundError: No such study.
+            ConflictError: Its images were removed from this box.
         """
         with self._db.write() as tx:
             if tx.one("SELECT 1 FROM study WHERE id = ?", (study_id,)) is None:
                 msg = f"study {study_id} does not exist; 'scanside study list' shows those that do"
                 raise NotFoundError(msg)
+            gone = tx.one(
+                "SELECT count(*) AS n, max(v.removed_at) AS at FROM series s JOIN instance i ON i.series_id = s.id"
+                " JOIN version v ON v.id = i.version_id WHERE s.study_id = ? AND v.removed_at IS NOT NULL",
+                (study_id,),
+            )
+            if gone is not None and gone["n"]:
+                msg = (
+                    f"images removed: {gone['n']} images of study {study_id} left this box on {gone['at'][:10]};"
+                    " send the study again from scanner or PACS, then reprocess it"
+                )
+                raise ConflictError(msg)
             tx.execute("UPDATE study SET worker_deaths = 0 WHERE id = ?", (study_id,))
             tx.execute(
                 "UPDATE revision SET routed = 0 WHERE (series_id, n) IN"
@@ -361,6 +324,64 @@ class Analyses:
         for row in rows:
             self.return_to_queue(row["id"], "the daemon was restarted", worker_died=False)
         return len(rows)
+
+
+def queue_analysis(tx: Transaction, study_id: int, plan: Plan) -> int:
+    """Owe an analysis, in place of the older ones of the same package and role; returns its id."""
+    revision = tx.one(
+        "SELECT min(ready_at) AS at, min(ready_mono) AS mono FROM revision"  # noqa: S608 - marks only
+        f" WHERE id IN ({', '.join('?' * len(plan.inputs))})",
+        tuple(plan.inputs.values()),
+    )
+    study = tx.one("SELECT stat, identity_revision FROM study WHERE id = ?", (study_id,))
+    older = tx.all(
+        "SELECT id, state, late, predecessor FROM analysis WHERE study_id = ? AND package = ? AND role = ?"
+        " AND superseded_by IS NULL",
+        (study_id, plan.package, str(plan.role)),
+    )
+    predecessor = older[-1]["id"] if older else None
+    late = plan.late
+    if older and older[-1]["state"] == "queued" and _inputs(tx, older[-1]["id"]) == plan.inputs:
+        # Another version takes over what only waited: it is no revision of anything, and backlog stays backlog.
+        predecessor = older[-1]["predecessor"]
+        late = late or bool(older[-1]["late"])
+    analysis_id = tx.insert(
+        "analysis",
+        study_id=study_id,
+        package=plan.package,
+        package_version=plan.package_version,
+        role=str(plan.role),
+        state="queued",
+        category=plan.category,
+        notify=plan.notify,
+        intended_use=plan.intended_use,
+        stat=study["stat"] if study else 0,
+        ready_at=revision["at"] if revision else tx.at,
+        ready_mono=revision["mono"] if revision else tx.mono,
+        boot=tx.boot,
+        deadline_s=plan.deadline_s,
+        late=int(late),
+        predecessor=predecessor,
+        identity_revision=study["identity_revision"] if study else 1,
+    )
+    for role, revision_id in plan.inputs.items():
+        tx.execute("INSERT INTO analysis_input VALUES (?, ?, ?)", (analysis_id, role, revision_id))
+    tx.journal(
+        AnalysisQueued(
+            analysis=analysis_id,
+            package=plan.package,
+            version=plan.package_version,
+            role=str(plan.role),
+            revisions=plan.inputs,
+            predecessor=predecessor,
+        ),
+        study_id=study_id,
+    )
+    for row in older:
+        state = "done" if row["state"] == "queued" else row["state"]
+        tx.execute("UPDATE analysis SET superseded_by = ?, state = ? WHERE id = ?", (analysis_id, state, row["id"]))
+        tx.journal(AnalysisSuperseded(analysis=row["id"], by=analysis_id), study_id=study_id)
+    return analysis_id
 
 
 def _inputs(db: Database | Transaction, analysis_id: int) -> dict[str, int]:

@@ -243,6 +243,12 @@ class Database:
             self.committed.wait_for(lambda: self.commits > seen, timeout_s)
             return self.commits
 
+    @property
+    def made_at(self) -> datetime:
+        """When this database was made: the time in its ULID."""
+        milliseconds = sum(_CROCKFORD.index(sign) << 5 * (9 - at) for at, sign in enumerate(self.stream[:10]))
+        return datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
+
     def quick_check(self) -> str:
         """``PRAGMA quick_check``: "ok" or what is wrong."""
         try:

@@ -182,6 +182,8 @@ class Deliveries:
     def retry(self, destination: str | None = None, actor: Actor = SYSTEM) -> int:
         """Send what is owed and what is parked again now; objects that could not be built are built again.
 
+        What was sent and is not committed to is asked for again, too.
+
         Args:
             destination: Only what this one is owed; None = all.
             actor: Who asks.
@@ -206,6 +208,11 @@ class Deliveries:
                     " AND state <> 'sent'",
                     (tx.at, name),
                 ).rowcount
+                tx.execute(
+                    "UPDATE delivery SET commit_next_at = '' WHERE destination = ? AND state = 'sent'"
+                    " AND committed_at IS NULL AND removed_at IS NULL",
+                    (name,),
+                )
                 if count:
                     seq = tx.journal(DeliveryRetried(destination=name, deliveries=count), subject=name, actor=actor)
                     tx.execute(
@@ -266,6 +273,7 @@ class Deliveries:
             ).rowcount
             if not changed:
                 return
+            tx.execute("UPDATE analysis SET files_removed_at = NULL WHERE id = ?", (analysis_id,))
             study_id = _study_of(tx, analysis_id)
             tx.journal(DeliveryBuilt(analysis=analysis_id, object=str(kind), size=size, ms=ms), study_id=study_id)
             clear_issue(tx, "RESULT_NOT_BUILT", _object_of(analysis_id, str(kind)))

@@ -100,13 +100,16 @@ def end_analysis(
 
 def _corrections(tx: Transaction, predecessor: int | None, owed: tuple[OwedResult, ...]) -> list[OwedResult]:
     """Who was told of the earlier analysis is told of this one, whatever it says: a withdrawn finding is news."""
-    if predecessor is None:
-        return []
-    rows = tx.all(
-        "SELECT DISTINCT destination, kind FROM delivery WHERE analysis_id = ? AND kind IN ('sr', 'statement')"
-        " ORDER BY destination, kind",
-        (predecessor,),
-    )
+    rows: list[Any] = []
+    while predecessor is not None and not rows:
+        rows = tx.all(
+            "SELECT DISTINCT destination, kind FROM delivery WHERE analysis_id = ? AND kind IN ('sr', 'statement')"
+            " ORDER BY destination, kind",
+            (predecessor,),
+        )
+        # One that was superseded before it ended told nobody: the one before it did.
+        older = tx.one("SELECT predecessor FROM analysis WHERE id = ?", (predecessor,))
+        predecessor = older["predecessor"] if older else None
     told = [OwedResult(destination=row["destination"], kind=DeliveryKind(row["kind"])) for row in rows]
     return [one for one in told if one not in owed]
 

@@ -30,6 +30,9 @@ class Kind(Word):
     VERSION_COMPARED = "version_compared"
     VERSION_CHOSEN = "version_chosen"
     IDENTITY_CORRECTED = "identity_corrected"
+    IMAGES_REJECTED = "images_rejected"
+    PERFORMED_STEP = "performed_step"
+    ORDER_ASKED = "order_asked"
     SERIES_READY = "series_ready"
     SERIES_LEFT_OUT = "series_left_out"
     ANALYSIS_QUEUED = "analysis_queued"
@@ -169,6 +172,8 @@ class InstanceStored(Body):
     version: int
     size: int
     owed: tuple[str, ...] = ()
+    #: Title of the rejection note that named it before it came; empty for all others.
+    rejected: str = ""
 
 
 class InstanceRepeated(Body):
@@ -204,6 +209,43 @@ class VersionChosen(Body):  # noqa: D101
 class IdentityCorrected(Body):  # noqa: D101
     kind = Kind.IDENTITY_CORRECTED
     identity_revision: int
+
+
+class ImagesRejected(Body):
+    """A rejection note took images of a study back. ``note``: its version; ``images``: how many of the study's.
+
+    ``source`` sent the note; where the note names nothing that is here, the fact stands at the note's own study.
+    """
+
+    kind = Kind.IMAGES_REJECTED
+    note: int
+    title: str
+    source: str
+    images: int
+    series: tuple[int, ...] = ()
+
+
+class PerformedStep(Body):
+    """A modality reported where a procedure step stands, and how many images it lists in how many series."""
+
+    kind = Kind.PERFORMED_STEP
+    step: int
+    source: str
+    state: str
+    series: int = 0
+    images: int = 0
+
+
+class OrderAsked(Body):
+    """The RIS was asked for the order of a study; ``fills``: results carry its accession number from now on."""
+
+    kind = Kind.ORDER_ASKED
+    state: str
+    entries: int
+    by: str
+    priority: str = ""
+    raised: bool = False
+    fills: bool = False
 
 
 class SeriesReady(Body):

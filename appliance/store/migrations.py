@@ -49,6 +49,40 @@ UPDATE delivery SET
  identity_revision = (SELECT identity_revision FROM study WHERE id = delivery.study_id),
  study_instance_uid = (SELECT study_instance_uid FROM study WHERE id = delivery.study_id)
  WHERE kind <> 'original';
+ALTER TABLE revision ADD COLUMN rejected TEXT;
+CREATE TABLE rejected_instance (
+    sop_instance_uid TEXT PRIMARY KEY,
+    title TEXT NOT NULL,
+    version_id INTEGER NOT NULL,
+    rejected_at TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE performed_step (
+    id INTEGER PRIMARY KEY,
+    sop_instance_uid TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    state TEXT NOT NULL,
+    begun_at TEXT NOT NULL,
+    ended_at TEXT
+) STRICT;
+CREATE TABLE performed_image (
+    series_instance_uid TEXT NOT NULL,
+    sop_instance_uid TEXT NOT NULL,
+    step_id INTEGER NOT NULL REFERENCES performed_step (id),
+    PRIMARY KEY (series_instance_uid, sop_instance_uid, step_id)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX performed_image_step ON performed_image (step_id);
+CREATE TABLE study_order (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    state TEXT NOT NULL,
+    asked INTEGER NOT NULL,
+    asked_at TEXT NOT NULL,
+    next_at TEXT,
+    identity_revision INTEGER NOT NULL,
+    priority TEXT NOT NULL DEFAULT '',
+    procedure_id TEXT NOT NULL DEFAULT '',
+    procedure_description TEXT NOT NULL DEFAULT '',
+    accession_number TEXT NOT NULL DEFAULT ''
+) STRICT;
 CREATE TABLE quality_choice (
     analysis_id INTEGER PRIMARY KEY REFERENCES analysis (id),
     choice TEXT NOT NULL,
@@ -82,7 +116,7 @@ CREATE TABLE commitment (
 CREATE INDEX commitment_asking ON commitment (destination) WHERE state = 'asking';
 CREATE TABLE commitment_delivery (
     commitment_id INTEGER NOT NULL REFERENCES commitment (id),
-    delivery_id INTEGER NOT NULL REFERENCES delivery (id),
+    delivery_id INTEGER NOT NULL,
     PRIMARY KEY (commitment_id, delivery_id)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE commitment_request (
@@ -106,7 +140,6 @@ CREATE TABLE commitment_item (
     reason INTEGER,
     PRIMARY KEY (request_id, sop_instance_uid)
 ) WITHOUT ROWID, STRICT;
-CREATE INDEX commitment_item_waiting ON commitment_item (sop_instance_uid) WHERE reason IS NULL;
 """
 
 #: Schema 1 is the first; ``schema.sql`` always writes the newest. A test holds both against each other.

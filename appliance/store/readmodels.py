@@ -27,7 +27,10 @@ from appliance.records import (
     Reason,
     Role,
 )
+from appliance.store.orders import OrderView
 
+#: ``withdrawn_why`` of an alert whose images a rejection note took back.
+REJECTED = "rejected"
 #: The issue that says that no study is being analysed.
 AI_UNAVAILABLE = "AI_UNAVAILABLE"
 
@@ -119,6 +122,8 @@ class AnalysisView:
     exposures: tuple[ExposureView, ...]
     #: Of one that warns: what was done about it; None while that is open.
     choice: ChoiceView | None
+    #: Whether retention has removed its pictures, masks and result objects.
+    files_removed: bool = False
 
     @property
     def counts(self) -> bool:
@@ -146,6 +151,8 @@ class DeliveryView:
     sent_at: datetime | None
     sop_instance_uid: str
     analysis_id: int | None
+    #: How many of them the destination has committed to, by storage commitment.
+    committed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +214,10 @@ class StudyView:
     analyses: tuple[AnalysisView, ...]
     alert: AlertView | None
     deliveries: tuple[DeliveryView, ...]
+    #: What the RIS said of its order; None where it was not asked.
+    order: OrderView | None = None
+    #: When retention last removed image files of it from this box; None while all are here.
+    images_removed_at: datetime | None = None
 
     @property
     def live(self) -> tuple[AnalysisView, ...]:
@@ -249,6 +260,8 @@ class SeriesView:
     description: str
     body_part: str
     images: int
+    #: Of these, images that a rejection note took back.
+    rejected: int
     left_out: str
     revisions: tuple[RevisionView, ...]
     versions: tuple[VersionView, ...]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appliance.clock import Clock
 from appliance.errors import RejectedInstance
-from appliance.records import Header, Received, Severity, VersionState
+from appliance.records import Header, Received, Severity
 from appliance.store import Store
 from appliance.store.database import Transaction, set_aside
 from appliance.store.facts import DatabaseRebuilt
@@ -24,8 +24,10 @@ from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.issues import raise_issue
 from appliance.store.receiving import Original
 from appliance.store.revisions import REBUILT
-from appliance.store.studies import Change
+from appliance.store.studies import Change, current_of
 
+#: Columns of a delivery that mean nothing, or another row, in a new database.
+_OF_THE_OLD = frozenset({"id", "study_id", "analysis_id", "version_id", "path", "commit_next_at", "removed_at"})
 _JOURNAL = ("at", "mono_ms", "boot", "kind", "study_id", "subject", "actor", "body")
 
 
@@ -62,11 +64,13 @@ def rebuild(state_path: Path, clock: Clock, reader: Reader, why: str, *, reserve
     store = Store.open(state_path, clock, reserve_bytes=reserve_bytes)
     carried = _carry_journal(store, aside / "scanside.db")
     _carry_packages(store, aside / "scanside.db")
-    proofs = _delivered(aside / "scanside.db")
-    adopter = Adopter(store, reader, proofs)
+    sent = _delivered(aside / "scanside.db")
+    adopter = Adopter(store, reader, sent.keys())
     for relative in sorted(store.spool.iter_files(), key=lambda name: store.spool.path(name).stat().st_mtime_ns):
         adopter.adopt(relative)
     adopter.close()
+    _carry_sent(store, sent)
+    _carry_requests(store, aside / "scanside.db")
     for series in store.revisions.open_series():
         store.revisions.make_ready(store.revisions.evidence(series), REBUILT, {})
     with store.db.write() as tx:
@@ -86,7 +90,7 @@ def rebuild(state_path: Path, clock: Clock, reader: Reader, why: str, *, reserve
 class Adopter:
     """Records files of the spool that no row knows: all of them in a rebuild, orphans of a crash at any start."""
 
-    def __init__(self, store: Store, reader: Reader, proofs: set[tuple[str, str, str]]) -> None:
+    def __init__(self, store: Store, reader: Reader, proofs: Collection[tuple[str, str, str]]) -> None:
         """Adopt into ``store``; ``proofs`` are (destination, SOP Instance UID, SHA-256) known to be delivered."""
         self._store = store
         self._reader = reader
@@ -132,7 +136,7 @@ class Adopter:
             store.spool.remove(relative)
             return
         else:
-            current = next(one for one in known if one.state is VersionState.CURRENT)
+            current = current_of(known)
             change = reader.change(current, header, store.spool.path(current.path), path)
             store.studies.add_version(received, known, change, owed)
         self.adopted += 1
@@ -155,8 +159,13 @@ def recover(store: Store, reader: Reader) -> dict[str, int]:
     rows = store.studies.files()
     files = set(store.spool.iter_files())
     adopter = Adopter(store, reader, set())
+    removed = 0
     for relative in sorted(files - rows.keys()):
-        adopter.adopt(relative)
+        if store.retention.is_removed(relative):
+            store.spool.remove(relative)
+            removed += 1
+        else:
+            adopter.adopt(relative)
     adopter.close()
     missing = sorted(rows.keys() - files)
     for relative in missing:
@@ -166,6 +175,7 @@ def recover(store: Store, reader: Reader) -> dict[str, int]:
         "associations_lost": lost,
         "analyses_returned": returned,
         "orphans_adopted": adopter.adopted,
+        "removals_completed": removed,
         "files_missing": len(missing),
     }
     return {name: count for name, count in found.items() if count}
@@ -198,12 +208,37 @@ def _last_hash(tx: Transaction) -> str:
     return str(row["hash"]) if row else GENESIS
 
 
-def _delivered(old: Path) -> set[tuple[str, str, str]]:
-    """(destination, SOP Instance UID, SHA-256) of originals that the old database proves were sent."""
-    rows = _rows(
-        old, "SELECT destination, sop_instance_uid, sha256 FROM delivery WHERE kind = 'original' AND state = 'sent'"
-    )
-    return {(row["destination"], row["sop_instance_uid"], row["sha256"]) for row in rows}
+def _delivered(old: Path) -> dict[tuple[str, str, str], sqlite3.Row]:
+    """Deliveries of originals that the old database proves were sent, by destination, SOP Instance UID and SHA-256."""
+    rows = _rows(old, "SELECT * FROM delivery WHERE kind = 'original' AND state = 'sent'")
+    return {(row["destination"], row["sop_instance_uid"], row["sha256"]): row for row in rows}
+
+
+def _carry_sent(store: Store, sent: Mapping[tuple[str, str, str], sqlite3.Row]) -> None:
+    """Keep the proofs: what a destination has not committed to must not leave this box, and scanners may still ask."""
+    with store.db.write() as tx:
+        for (_, uid, sha256), row in sent.items():
+            found = tx.one(
+                "SELECT v.id, v.path, s.study_id FROM instance i JOIN version v ON v.instance_id = i.id"
+                " JOIN series s ON s.id = i.series_id WHERE i.sop_instance_uid = ? AND v.data_sha256 = ?",
+                (uid, sha256),
+            )
+            if found is None:
+                continue  # retention had removed it
+            named = dict(zip(row.keys(), tuple(row), strict=True))
+            kept = {name: value for name, value in named.items() if name not in _OF_THE_OLD}
+            tx.insert("delivery", **kept, version_id=found["id"], study_id=found["study_id"], path=found["path"])
+
+
+def _carry_requests(store: Store, old: Path) -> None:
+    """What scanners wait to be told."""
+    with store.db.write() as tx:
+        for table in ("commitment_request", "commitment_item"):
+            for row in _rows(old, f"SELECT * FROM {table}"):  # noqa: S608 - literals above
+                tx.execute(
+                    f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - marks only
+                    tuple(row),
+                )
 
 
 def _rows(old: Path, sql: str) -> list[sqlite3.Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.records import DeliveryKind, DeliveryState, Identity, Received, Severity, VersionState
 from appliance.store.database import Transaction
@@ -81,7 +81,7 @@ def series_for(tx: Transaction, study_id: int, received: Received) -> int:
         description=header.series_description,
         protocol_name=header.protocol_name,
         body_part=header.body_part_examined,
-        header=dump(header),
+        header=dump(replace(header, rejection=None)),
         changed_at=tx.at,
         changed_mono=received.received_mono,
         boot=tx.boot,
@@ -170,15 +170,22 @@ def raise_conflict(tx: Transaction, study_id: int, version_id: int, n: int) -> N
     raise_issue(tx, "VERSION_CONFLICT", f"version {version_id}", Severity.FAULT, {"n": n}, study_id)
 
 
+def take_version(tx: Transaction, instance_id: int, current_id: int, version_id: int) -> None:
+    """Another version of an instance stands for it; one that a note rejected stays rejected, whichever it is."""
+    tx.execute(
+        "UPDATE version SET state = (SELECT state FROM version WHERE id = ?) WHERE id = ?", (current_id, version_id)
+    )
+    tx.execute("UPDATE version SET state = 'kept' WHERE id = ?", (current_id,))
+    tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, instance_id))
+
+
 def correct_identity(tx: Transaction, study_id: int, version_id: int, identity: Identity) -> None:
     """The same pixels came under another patient or order: the newest identity holds, for the alert too."""
     row = tx.one(
         "SELECT i.id, i.version_id FROM instance i JOIN version v ON v.instance_id = i.id WHERE v.id = ?", (version_id,)
     )
     if row is not None:
-        tx.execute("UPDATE version SET state = 'kept' WHERE id = ?", (row["version_id"],))
-        tx.execute("UPDATE version SET state = 'current' WHERE id = ?", (version_id,))
-        tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, row["id"]))
+        take_version(tx, row["id"], row["version_id"], version_id)
     text = dump(identity)
     study = tx.one("SELECT identity, identity_revision FROM study WHERE id = ?", (study_id,))
     if study is None or study["identity"] == text:

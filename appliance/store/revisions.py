@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.errors import NotFoundError
-from appliance.records import Header, Role, Vector
+from appliance.records import Header, RejectionTitle, Role, Vector
 from appliance.store.database import Database
 from appliance.store.facts import SeriesReady
 from appliance.store.jsonable import load
+from appliance.store.steps import Listed, listed_images
 
 #: The rule of revisions that were made of the spool after a damaged database.
 REBUILT = "rebuilt"
@@ -29,6 +31,8 @@ class OpenSeries:
     peer_is_open: bool
     #: Monotonic reading at which its last image was received; of an earlier boot: 0.
     last_mono: float
+    #: What the modality listed, once every step that names the series has ended.
+    listed: Listed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,11 @@ class SeriesEvidence:
     associations: dict[int, str | None]
     peer_is_open: bool
     last_mono: float
+    listed: Listed | None = None
+    #: Images of the newest revision that have been rejected since it was made.
+    taken_back: int = 0
+    #: ``RejectionTitle`` where a note has rejected every image before any was taken; then ``images`` are those.
+    rejected: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +88,14 @@ class Revision:
     is_rebuilt: bool
     #: Routed, but a version that was to analyse it no longer runs: what is missing is owed again.
     again: bool = False
+    #: How many of its images retention has removed from this box.
+    removed: int = 0
+    #: An image of it has been rejected since, or all were before: it is not analysed.
+    rejected: RejectionTitle | None = None
+    #: Images that the modality lists and that had not come when it was taken as whole.
+    missing: int = 0
+    #: The modality says that it ended the examination early.
+    discontinued: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +121,8 @@ class Revisions:
         """Series that hold images which are in no revision yet: cheap, asked several times a second."""
         rows = self._db.all(
             "SELECT s.id, s.sop_class_uid, s.changed_mono, s.boot, t.source, EXISTS (SELECT 1 FROM association a"
-            " WHERE a.source = t.source AND a.how IS NULL) AS busy"
-            " FROM series s JOIN study t ON t.id = s.study_id WHERE s.open = 1 ORDER BY s.id"
+            " WHERE a.source = t.source AND a.how IS NULL) AS busy,"
+            " s.series_instance_uid FROM series s JOIN study t ON t.id = s.study_id WHERE s.open = 1 ORDER BY s.id"
         )
         return [
             OpenSeries(
@@ -114,6 +131,7 @@ class Revisions:
                 source=row["source"],
                 peer_is_open=bool(row["busy"]),
                 last_mono=row["changed_mono"] if row["boot"] == self._db.boot else 0.0,
+                listed=listed_images(self._db, row["id"], row["series_instance_uid"]),
             )
             for row in rows
         ]
@@ -126,12 +144,25 @@ class Revisions:
             raise NotFoundError(msg)
         images = self._db.all(
             "SELECT v.id, v.association_id, v.source, v.instance_number, v.position, v.orientation, v.received_mono,"
-            " rv.version_id IS NULL AS is_new FROM instance i JOIN version v ON v.id = i.version_id"
+            " rv.version_id IS NULL AS is_new, x.title FROM instance i JOIN version v ON v.id = i.version_id"
             " LEFT JOIN revision r ON r.series_id = i.series_id AND r.n = ?"
             " LEFT JOIN revision_version rv ON rv.revision_id = r.id AND rv.version_id = v.id"
+            " LEFT JOIN rejected_instance x ON v.state = 'rejected' AND x.sop_instance_uid = i.sop_instance_uid"
             " WHERE i.series_id = ? ORDER BY v.id",
             (row["revision"], row["id"]),
         )
+        taken_back = self._db.one(
+            "SELECT count(DISTINCT i.id) AS n FROM revision r JOIN revision_version rv ON rv.revision_id = r.id"
+            " JOIN version v ON v.id = rv.version_id JOIN instance i ON i.id = v.instance_id"
+            " JOIN version c ON c.id = i.version_id"
+            " WHERE r.series_id = ? AND r.n = ? AND r.rejected IS NOT NULL AND c.state = 'rejected'",
+            (row["id"], row["revision"]),
+        )
+        rejected = ""
+        standing = [image for image in images if image["title"] is None]
+        if not standing and images and not row["revision"]:
+            standing, rejected = images, images[0]["title"]
+        images = standing
         carried = sorted({image["association_id"] for image in images})
         marks = ", ".join("?" * len(carried))
         ends = self._db.all(f"SELECT id, how FROM association WHERE id IN ({marks})", tuple(carried))  # noqa: S608
@@ -157,6 +188,9 @@ class Revisions:
             associations={end["id"]: end["how"] for end in ends},
             peer_is_open=series.peer_is_open,
             last_mono=series.last_mono,
+            listed=series.listed,
+            taken_back=int(taken_back["n"]) if taken_back else 0,
+            rejected=rejected,
         )
 
     def gaps_s(self, source: str, *, longest_s: float, limit: int = 500) -> list[float]:
@@ -186,7 +220,7 @@ class Revisions:
         Returns:
             The id of the revision, or None when it would hold nothing new.
         """
-        if not any(image.is_new for image in evidence.images):
+        if not evidence.images or not (evidence.taken_back or any(image.is_new for image in evidence.images)):
             with self._db.write() as tx:
                 tx.execute("UPDATE series SET open = 0 WHERE id = ?", (evidence.series_id,))
             return None
@@ -202,11 +236,13 @@ class Revisions:
                 ready_mono=tx.mono,
                 last_image_mono=evidence.last_mono,
                 boot=tx.boot,
+                rejected=evidence.rejected or None,
             )
             for image in evidence.images:
                 tx.execute("INSERT INTO revision_version VALUES (?, ?)", (revision_id, image.version_id))
             more = tx.one(
-                "SELECT count(*) AS n FROM instance i WHERE i.series_id = ? AND i.version_id NOT IN"
+                "SELECT count(*) AS n FROM instance i JOIN version v ON v.id = i.version_id WHERE i.series_id = ?"
+                " AND v.state <> 'rejected' AND v.id NOT IN"
                 " (SELECT version_id FROM revision_version WHERE revision_id = ?)",
                 (evidence.series_id, revision_id),
             )
@@ -241,27 +277,13 @@ class Revisions:
 
     def _select(self, condition: str, parameter: int) -> list[Revision]:
         rows = self._db.all(
-            "SELECT r.*, s.study_id, s.revision AS newest, s.header FROM revision r"  # noqa: S608 - literals above
+            "SELECT r.*, s.study_id, s.revision AS newest, s.header, (SELECT count(*) FROM revision_version rv"  # noqa: S608 - literals
+            " JOIN version v ON v.id = rv.version_id WHERE rv.revision_id = r.id AND v.removed_at IS NOT NULL)"
+            " AS removed FROM revision r"
             f" JOIN series s ON s.id = r.series_id WHERE {condition} ORDER BY r.id",
             (parameter,),
         )
-        return [
-            Revision(
-                id=row["id"],
-                series_id=row["series_id"],
-                study_id=row["study_id"],
-                n=row["n"],
-                images=row["images"],
-                header=load(Header, row["header"]),
-                ready_mono=row["ready_mono"],
-                last_image_mono=row["last_image_mono"] if row["boot"] == self._db.boot else 0.0,
-                is_newest=row["n"] == row["newest"],
-                routed=bool(row["routed"]),
-                is_rebuilt=json.loads(row["evidence"])["rule"] == REBUILT,
-                again=row["routed"] == LOOK_AGAIN,
-            )
-            for row in rows
-        ]
+        return [_revision(row, self._db.boot) for row in rows]
 
     def header(self, series_id: int) -> Header:
         """The header of the first image of a series."""
@@ -311,3 +333,25 @@ class Revisions:
                 is_done=row["state"] == "done",
             )
         return list(grouped.values())
+
+
+def _revision(row: sqlite3.Row, boot: str) -> Revision:
+    evidence = json.loads(row["evidence"])
+    return Revision(
+        id=row["id"],
+        series_id=row["series_id"],
+        study_id=row["study_id"],
+        n=row["n"],
+        images=row["images"],
+        header=load(Header, row["header"]),
+        ready_mono=row["ready_mono"],
+        last_image_mono=row["last_image_mono"] if row["boot"] == boot else 0.0,
+        is_newest=row["n"] == row["newest"],
+        routed=bool(row["routed"]),
+        is_rebuilt=evidence["rule"] == REBUILT,
+        again=row["routed"] == LOOK_AGAIN,
+        removed=row["removed"],
+        rejected=RejectionTitle(row["rejected"]) if row["rejected"] else None,
+        missing=evidence.get("missing", 0),
+        discontinued=evidence.get("discontinued", False),
+    )

@@ -141,6 +141,7 @@ CREATE TABLE revision (
     last_image_mono REAL NOT NULL,
     boot TEXT NOT NULL,
     routed INTEGER NOT NULL DEFAULT 0,  -- 0: not yet; 1: routed; 2: a package was replaced, look for what is missing
+    rejected TEXT,                  -- records.RejectionTitle of a note that takes back an image of it
     UNIQUE (series_id, n)
 ) STRICT;
 CREATE INDEX revision_unrouted ON revision (routed) WHERE routed <> 1;
@@ -269,7 +270,7 @@ CREATE TABLE commitment (
 CREATE INDEX commitment_asking ON commitment (destination) WHERE state = 'asking';
 CREATE TABLE commitment_delivery (
     commitment_id INTEGER NOT NULL REFERENCES commitment (id),
-    delivery_id INTEGER NOT NULL REFERENCES delivery (id),
+    delivery_id INTEGER NOT NULL,
     PRIMARY KEY (commitment_id, delivery_id)
 ) WITHOUT ROWID, STRICT;
 
@@ -295,7 +296,6 @@ CREATE TABLE commitment_item (
     reason INTEGER,                 -- NULL: not decided yet; 0: committed; else the Failure Reason that is told
     PRIMARY KEY (request_id, sop_instance_uid)
 ) WITHOUT ROWID, STRICT;
-CREATE INDEX commitment_item_waiting ON commitment_item (sop_instance_uid) WHERE reason IS NULL;
 
 CREATE TABLE issue (
     id INTEGER PRIMARY KEY,
@@ -344,3 +344,42 @@ CREATE TABLE operating_point (
     reason TEXT NOT NULL,
     PRIMARY KEY (package, version, finding)
 ) WITHOUT ROWID, STRICT;
+
+-- What rejection notes named (IHE IOCM), whether it is here yet or not. The first note that names an instance counts.
+CREATE TABLE rejected_instance (
+    sop_instance_uid TEXT PRIMARY KEY,
+    title TEXT NOT NULL,            -- records.RejectionTitle
+    version_id INTEGER NOT NULL,    -- of the note
+    rejected_at TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- Performed procedure steps that modalities report (PS3.4 Annex F), and the images that each lists.
+CREATE TABLE performed_step (
+    id INTEGER PRIMARY KEY,
+    sop_instance_uid TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    state TEXT NOT NULL,            -- records.StepState
+    begun_at TEXT NOT NULL,
+    ended_at TEXT
+) STRICT;
+CREATE TABLE performed_image (
+    series_instance_uid TEXT NOT NULL,
+    sop_instance_uid TEXT NOT NULL,
+    step_id INTEGER NOT NULL REFERENCES performed_step (id),
+    PRIMARY KEY (series_instance_uid, sop_instance_uid, step_id)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX performed_image_step ON performed_image (step_id);
+
+-- What the RIS said of the order of a study (modality worklist).
+CREATE TABLE study_order (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    state TEXT NOT NULL,            -- records.OrderState
+    asked INTEGER NOT NULL,         -- how often
+    asked_at TEXT NOT NULL,
+    next_at TEXT,                   -- NULL: it is not asked again
+    identity_revision INTEGER NOT NULL,   -- of the study, that it was asked about
+    priority TEXT NOT NULL DEFAULT '',
+    procedure_id TEXT NOT NULL DEFAULT '',
+    procedure_description TEXT NOT NULL DEFAULT '',
+    accession_number TEXT NOT NULL DEFAULT ''     -- that results carry because the images have none
+) STRICT;

@@ -92,7 +92,7 @@ def _settle_alert(
     if not findings:
         # While a newer analysis is running, the alert of the superseded one goes on being shown.
         if standing is not None and not still_open:
-            _withdraw(tx, study_id, standing["id"], "superseded")
+            withdraw_alert(tx, study_id, standing["id"], "superseded")
         return
     lead = next(row for row in rows if row["package"] == findings[0]["package"] and row["outcome"] == Outcome.FINDING)
     notifying = {row["package"] for row in rows if row["notify"] == "active"}
@@ -108,11 +108,12 @@ def _settle_alert(
                 )
                 tx.journal(AlertUpdated(alert=standing["id"], analysis=lead["id"]), study_id=study_id)
             return
-        _withdraw(tx, study_id, standing["id"], "superseded")
+        withdraw_alert(tx, study_id, standing["id"], "superseded")
     _raise(tx, study_id, lead["id"], findings, active=active, chime=chime and active, predecessor=standing)
 
 
-def _withdraw(tx: Transaction, study_id: int, alert_id: int, why: str) -> None:
+def withdraw_alert(tx: Transaction, study_id: int, alert_id: int, why: str) -> None:
+    """Take an alert back. Its row goes on telling what was shown, and why that holds no longer."""
     tx.execute(
         "UPDATE alert SET state = 'withdrawn', withdrawn_at = ?, withdrawn_why = ? WHERE id = ?", (tx.at, why, alert_id)
     )
@@ -167,7 +168,7 @@ def reissue_alert(tx: Transaction, study_id: int) -> None:
     )
     if standing is None:
         return
-    _withdraw(tx, study_id, standing["id"], "identity_corrected")
+    withdraw_alert(tx, study_id, standing["id"], "identity_corrected")
     _raise(
         tx,
         study_id,

@@ -21,6 +21,7 @@ from appliance.store.database import Database
 from appliance.store.facts import (
     AssociationClosed,
     AssociationOpened,
+    ImageRestored,
     InstanceRepeated,
     InstanceStored,
     Refused,
@@ -39,7 +40,10 @@ from appliance.store.receiving import (
     raise_conflict,
     series_for,
     study_for,
+    take_version,
 )
+from appliance.store.rejections import reject_images, rejected_as
+from appliance.store.retention import restore_image
 
 
 class Change(Word):
@@ -66,6 +70,8 @@ class Version:
     transfer_syntax_uid: str
     meaning_digest: str
     identity: Identity
+    #: Of its pixel data, where retention has removed the file; else None.
+    removed_pixels: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,11 @@ class Stored:
     study_id: int
     series_id: int
     version_id: int
+
+
+def current_of(known: list[Version]) -> Version:
+    """The version that stands for an instance, be it rejected, among all of that instance."""
+    return next(one for one in known if one.state in {VersionState.CURRENT, VersionState.REJECTED})
 
 
 class Studies:
@@ -129,8 +140,9 @@ class Studies:
         return len(rows)
 
     def files(self) -> dict[str, int]:
-        """Path in the spool: version id, of every version."""
-        return {row["path"]: row["id"] for row in self._db.all("SELECT path, id FROM version")}
+        """Path in the spool: version id, of every version whose file must be there."""
+        rows = self._db.all("SELECT path, id FROM version WHERE removed_at IS NULL")
+        return {row["path"]: row["id"] for row in rows}
 
     # Images ------------------------------------------------------------------------------------------------------
 
@@ -154,14 +166,16 @@ class Studies:
             study_id = study_for(tx, received)
             series_id = series_for(tx, study_id, received)
             instance_id = tx.insert("instance", sop_instance_uid=header.sop_instance_uid, series_id=series_id)
-            version_id = insert_version(tx, instance_id, 1, VersionState.CURRENT, received)
+            title = rejected_as(tx, header.sop_instance_uid)
+            state = VersionState.REJECTED if title else VersionState.CURRENT
+            version_id = insert_version(tx, instance_id, 1, state, received)
             tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, instance_id))
             tx.execute(
                 "UPDATE series SET open = 1, changed_at = ?, changed_mono = ?, boot = ? WHERE id = ?",
                 (tx.at, received.received_mono, tx.boot, series_id),
             )
             tx.execute(
-                "UPDATE study SET last_at = ?, images = images + 1, stat = max(stat, ?) WHERE id = ?",
+                "UPDATE study SET last_at = ?, images = images + 1, stat = max(stat, ?), kept = 1 WHERE id = ?",
                 (tx.at, int(received.stat), study_id),
             )
             for original in originals:
@@ -174,23 +188,35 @@ class Studies:
                     version=version_id,
                     size=received.size,
                     owed=tuple(original.destination for original in originals),
+                    rejected=title,
                 ),
                 study_id=study_id,
             )
+            if header.rejection is not None:
+                reject_images(tx, self._db.stream, study_id, version_id, header.rejection, received.source)
             return Stored(study_id=study_id, series_id=series_id, version_id=version_id)
 
-    def add_repeat(self, association_id: int, version_id: int) -> None:
-        """Note that known bytes came again: success, no new work."""
+    def add_repeat(self, received: Received, version_id: int) -> bool:
+        """Note that known bytes came again: success, no new work.
+
+        Returns:
+            Whether the box keeps the file that came: retention had removed the one it had.
+        """
+        association_id = received.association_id
         with self._db.write() as tx:
             row = tx.one(
-                "SELECT s.study_id FROM version v JOIN instance i ON i.id = v.instance_id"
+                "SELECT s.study_id, v.removed_at FROM version v JOIN instance i ON i.id = v.instance_id"
                 " JOIN series s ON s.id = i.series_id WHERE v.id = ?",
                 (version_id,),
             )
-            tx.journal(
-                InstanceRepeated(association=association_id, version=version_id),
-                study_id=row["study_id"] if row else None,
-            )
+            study_id = row["study_id"] if row else None
+            is_restored = row is not None and row["removed_at"] is not None
+            if row is not None and is_restored:
+                restore_image(tx, row["study_id"], version_id, received.path, received.size)
+                tx.journal(ImageRestored(association=association_id, version=version_id), study_id=study_id)
+            else:
+                tx.journal(InstanceRepeated(association=association_id, version=version_id), study_id=study_id)
+            return is_restored
 
     def add_version(
         self, received: Received, known: list[Version], change: Change, originals: tuple[Original, ...]
@@ -222,6 +248,7 @@ class Studies:
                 change, VersionState.KEPT
             )
             version_id = insert_version(tx, instance_id, len(known) + 1, state, received)
+            tx.execute("UPDATE study SET kept = 1 WHERE id = ?", (study_id,))
             tx.journal(
                 VersionStored(
                     association=received.association_id, version=version_id, n=len(known) + 1, why=str(change)
@@ -238,6 +265,8 @@ class Studies:
                 raise_issue(tx, "VERSION_COMPARING", f"version {version_id}", Severity.WARNING, study_id=study_id)
             if change is Change.IDENTITY:
                 correct_identity(tx, study_id, version_id, received.header.identity)
+            if received.header.rejection is not None:
+                reject_images(tx, self._db.stream, study_id, version_id, received.header.rejection, received.source)
             return Stored(study_id=study_id, series_id=row["id"], version_id=version_id)
 
     def to_compare(self) -> list[tuple[Version, Version]]:
@@ -299,6 +328,9 @@ class Studies:
             if row["state"] == VersionState.COMPARING:
                 msg = f"version {version_id} is still being compared with the current one; try again in a minute"
                 raise ConflictError(msg)
+            if row["removed_at"] is not None:
+                msg = f"the file of version {version_id} was removed from this box; send it again, then choose"
+                raise ConflictError(msg)
             rivals = tx.all(
                 "SELECT id FROM version WHERE instance_id = ? AND state = ?",
                 (row["instance_id"], str(VersionState.CONFLICT)),
@@ -308,9 +340,7 @@ class Studies:
                 clear_issue(tx, "VERSION_CONFLICT", f"version {rival['id']}")
             if row["current_id"] == version_id:
                 return
-            tx.execute("UPDATE version SET state = 'kept' WHERE id = ?", (row["current_id"],))
-            tx.execute("UPDATE version SET state = 'current' WHERE id = ?", (version_id,))
-            tx.execute("UPDATE instance SET version_id = ? WHERE id = ?", (version_id, row["instance_id"]))
+            take_version(tx, row["instance_id"], row["current_id"], version_id)
             tx.execute(
                 "UPDATE series SET open = 1, changed_at = ?, changed_mono = ?, boot = ? WHERE id = ?",
                 (tx.at, tx.mono, tx.boot, row["series_id"]),
@@ -349,4 +379,5 @@ def _version(row: sqlite3.Row) -> Version:
         transfer_syntax_uid=row["transfer_syntax_uid"],
         meaning_digest=row["meaning_digest"],
         identity=load(Identity, row["identity"]),
+        removed_pixels=row["pixel_sha256"] if row["removed_at"] is not None else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from appliance.errors import NotFoundError
 from appliance.records import AnalysisResult, DeliveryKind, Header, Identity
 from appliance.store.database import Database, from_iso
 from appliance.store.jsonable import load
+from appliance.store.orders import Orders, with_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,10 @@ class ToBuild:
     done_at: datetime
     late: bool
     result: AnalysisResult
+    #: Of the images; what they leave open comes from the order, where that is theirs beyond doubt.
     identity: Identity
+    #: What the RIS says is to be done; empty where it was not asked or knows no order.
+    procedure: str
     identity_revision: int
     study_description: str
     study_date: str
@@ -60,24 +65,35 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
         NotFoundError: The analysis has no result or no images.
     """
     row = db.one(
-        "SELECT a.*, s.identity, s.identity_revision AS identity_now, s.description, s.study_date, s.study_time FROM analysis a"
-        " JOIN study s ON s.id = a.study_id WHERE a.id = ?",
+        "SELECT a.*, s.identity, s.identity_revision AS identity_now, s.description, s.study_date, s.study_time"
+        " FROM analysis a JOIN study s ON s.id = a.study_id WHERE a.id = ?",
         (analysis_id,),
     )
     files = db.all(
-        "SELECT i.sop_instance_uid, s.series_instance_uid, s.header, v.path FROM analysis_input ai"
+        # Of an image whose analysed version has left the box another one does: the same pixels, corrected attributes.
+        "SELECT i.sop_instance_uid, s.series_instance_uid, s.header,"
+        " CASE WHEN v.removed_at IS NULL THEN v.path WHEN c.removed_at IS NULL THEN c.path END AS path"
+        " FROM analysis_input ai"
         " JOIN revision_version rv ON rv.revision_id = ai.revision_id JOIN version v ON v.id = rv.version_id"
         " JOIN instance i ON i.id = v.instance_id JOIN series s ON s.id = i.series_id"
+        " LEFT JOIN version c ON c.id = i.version_id"
         " WHERE ai.analysis_id = ? ORDER BY s.id, v.id",
         (analysis_id,),
     )
     if row is None or row["result"] is None or not files:
         raise NotFoundError(f"analysis {analysis_id} owes an object but has no result or no images")
+    gone = sum(item["path"] is None for item in files)
+    if gone:
+        raise NotFoundError(
+            f"images removed: {gone} images of analysis {analysis_id} have left this box; send the study again from"
+            " scanner or PACS, then 'scanside dest retry'"
+        )
     owed = db.all(
         "SELECT DISTINCT kind, sop_instance_uid FROM delivery WHERE analysis_id = ? AND state = 'held'"
         " AND path IS NULL",
         (analysis_id,),
     )
+    order = Orders(db).of_studies((row["study_id"],)).get(row["study_id"])
     objects = {DeliveryKind(item["kind"]): str(item["sop_instance_uid"]) for item in owed}
     return ToBuild(
         analysis_id=analysis_id,
@@ -86,8 +102,9 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
         package_version=row["package_version"],
         done_at=from_iso(row["done_at"]),
         late=bool(row["late"]),
-        result=load(AnalysisResult, row["result"]),
-        identity=load(Identity, row["identity"]),
+        result=_with_files(load(AnalysisResult, row["result"]), are_there=row["files_removed_at"] is None),
+        identity=with_order(load(Identity, row["identity"]), order),
+        procedure=order.procedure_description if order else "",
         identity_revision=row["identity_now"],
         study_description=row["description"],
         study_date=row["study_date"],
@@ -104,6 +121,11 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
         objects=objects,
         predecessors={kind: _predecessors(db, analysis_id, kind) for kind in objects},
     )
+
+
+def _with_files(result: AnalysisResult, *, are_there: bool) -> AnalysisResult:
+    """The result without the pictures and masks that retention has removed."""
+    return result if are_there else dataclasses.replace(result, pictures=(), masks=None)
 
 
 def _predecessors(db: Database, analysis_id: int | None, kind: DeliveryKind) -> tuple[Predecessor, ...]:

@@ -81,9 +81,10 @@ def analysis_view(
         started_at=optional_at(row["started_at"]),
         done_at=optional_at(row["done_at"]),
         hops_ms=_hops_ms(row, result),
-        pictures=result.pictures if result else (),
+        pictures=result.pictures if result and row["files_removed_at"] is None else (),
         exposures=exposures,
         choice=choice,
+        files_removed=row["files_removed_at"] is not None,
     )
 
 

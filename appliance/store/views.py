@@ -21,6 +21,7 @@ from appliance.records import (
 from appliance.store.database import Database, from_iso, iso
 from appliance.store.issues import Issues
 from appliance.store.jsonable import load
+from appliance.store.orders import Orders
 from appliance.store.quality import choices, deciders, exposures_of_analyses, exposures_of_series, open_warnings
 from appliance.store.readmodels import (
     AlertView,
@@ -234,6 +235,7 @@ class Views:
         }
         analyses = self._analyses(ids)
         owed = self._deliveries(ids) if deliveries else {}
+        orders = Orders(self._db).of_studies(ids)
         return [
             StudyView(
                 id=row["id"],
@@ -256,6 +258,8 @@ class Views:
                 analyses=tuple(analyses.get(row["id"], ())),
                 alert=alerts.get(row["id"]),
                 deliveries=tuple(owed.get(row["id"], ())),
+                order=orders.get(row["id"]),
+                images_removed_at=optional_at(row["images_removed_at"]),
             )
             for row in rows
         ]
@@ -294,7 +298,8 @@ class Views:
     def _deliveries(self, study_ids: tuple[int, ...]) -> dict[int, list[DeliveryView]]:
         rows = self._db.all(
             "SELECT study_id, destination, kind, state, analysis_id, count(*) AS n, max(attempt) AS attempt,"  # noqa: S608
-            " max(error) AS error, max(sent_at) AS sent_at, max(sop_instance_uid) AS uid FROM delivery"
+            " max(error) AS error, max(sent_at) AS sent_at, max(sop_instance_uid) AS uid,"
+            " count(committed_at) AS committed FROM delivery"
             f" WHERE study_id IN ({marks(study_ids)}) GROUP BY study_id, destination, kind, state, analysis_id"
             " ORDER BY min(id)",
             study_ids,
@@ -312,6 +317,7 @@ class Views:
                     sent_at=optional_at(row["sent_at"]),
                     sop_instance_uid=row["uid"] if row["n"] == 1 else "",
                     analysis_id=row["analysis_id"],
+                    committed=row["committed"],
                 )
             )
         return views
@@ -322,7 +328,11 @@ class Views:
 
     def _one_series(self, row: sqlite3.Row) -> SeriesView:
         revisions = self._db.all("SELECT * FROM revision WHERE series_id = ? ORDER BY n", (row["id"],))
-        images = self._db.one("SELECT count(*) AS n FROM instance WHERE series_id = ?", (row["id"],))
+        images = self._db.one(
+            "SELECT count(*) AS n, total(v.state = 'rejected') AS rejected FROM instance i"
+            " LEFT JOIN version v ON v.id = i.version_id WHERE i.series_id = ?",
+            (row["id"],),
+        )
         versions = self._db.all(
             "SELECT v.*, i.sop_instance_uid FROM version v JOIN instance i ON i.id = v.instance_id"
             " WHERE i.series_id = ? AND (SELECT count(*) FROM version w WHERE w.instance_id = i.id) > 1"
@@ -338,6 +348,7 @@ class Views:
             description=row["description"],
             body_part=row["body_part"],
             images=int(images["n"]) if images else 0,
+            rejected=int(images["rejected"]) if images else 0,
             left_out=row["left_out"] or "",
             exposures=exposures_of_series(self._db, row["id"]),
             revisions=tuple(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from appliance.records import AnalysisResult, Detail, Header, Outcome, Reason, Role
 from appliance.store.analyses import LeftOut, Plan
 from appliance.store.orphans import withdrawn_result
+from appliance.store.rejections import rejected_result
 from appliance.store.revisions import Owed, Revision
 from appliance.triage.claims import envelope_faults, has_contrast, plane, shows, speaks_for_part, unclaimed
 from engines.manifest import Input, Manifest, Preference
@@ -56,8 +57,10 @@ def plan_study(
         manifest = candidate.manifest
         inputs: dict[str, int] = {}
         claimed: list[Revision] = []
+        chosen: list[Revision] = []
         is_whole = False
         faults: list[Detail] = []
+        removed = 0
         late = False
         deadline_s = xray_deadline_s
         for feed in manifest.inputs:
@@ -75,12 +78,14 @@ def plan_study(
                 if feed.optional:
                     continue
                 break
-            best = min(claims, key=lambda revision: _rank(wanted, revision))
+            best = min(claims, key=lambda revision: (revision.rejected is not None, _rank(wanted, revision)))
             claimed += claims
             for revision in claims:
                 why[revision.id] = "not selected"
             inputs[wanted.role] = best.id
+            chosen.append(best)
             faults += envelope_faults(wanted.envelope, best.header, best.images)
+            removed += best.removed
             late = late or best.is_rebuilt
             if best.header.modality == "CT":
                 deadline_s = ct_deadline_s
@@ -102,7 +107,7 @@ def plan_study(
                 deadline_s=deadline_s,
                 inputs=inputs,
                 late=late,
-                ended=withdrawn_result(manifest.name) if candidate.withdrawn else _out_of_envelope(faults),
+                ended=_ended(candidate, chosen, faults) or _images_removed(removed),
             )
         )
     left_out = tuple(
@@ -130,12 +135,38 @@ def _is_due(candidate: Candidate, inputs: Mapping[str, int], claimed: Sequence[R
     return is_waiting and any(revision.again for revision in taken)
 
 
+def _ended(candidate: Candidate, chosen: Sequence[Revision], faults: list[Detail]) -> AnalysisResult | None:
+    """How an analysis ends that needs no look at the images."""
+    if candidate.withdrawn:
+        return withdrawn_result(candidate.manifest.name)
+    for revision in chosen:
+        if revision.rejected is not None:
+            return rejected_result(revision.rejected)
+    missing = sum(revision.missing for revision in chosen)
+    if missing:
+        images = sum(revision.images for revision in chosen)
+        detail = Detail(
+            "the scanner lists {missing} more images than the {images} that came",
+            {"missing": missing, "images": images},
+        )
+        return AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=Reason.INCOMPLETE, details=(detail,))
+    return _out_of_envelope(faults)
+
+
 def _out_of_envelope(faults: list[Detail]) -> AnalysisResult | None:
     if not faults:
         return None
     return AnalysisResult(
         outcome=Outcome.NOT_ANALYSED, reason=Reason.OUT_OF_ENVELOPE, details=tuple(dict.fromkeys(faults))
     )
+
+
+def _images_removed(count: int) -> AnalysisResult | None:
+    """A late image of a series whose other ones have left the box."""
+    if not count:
+        return None
+    detail = Detail("{count} images of the series are no longer on this box; send the study again", {"count": count})
+    return AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=Reason.INCOMPLETE, details=(detail,))
 
 
 def _rank(wanted: Input, revision: Revision) -> tuple[float, ...]:

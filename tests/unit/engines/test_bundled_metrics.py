@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import subprocess
@@ -32,7 +33,7 @@ def test_metrics_belong_to_the_graph_the_code_and_the_phantoms_that_ship(name):
     assert recipes.stale(name, FOLDERS[name]) == []
     metrics = recipes.metrics_of(FOLDERS[name])
     told = json.dumps(metrics)
-    assert metrics.keys() >= {"package", "onnx_sha256", "code_sha256"}
+    assert metrics.keys() >= {"package", "onnx_sha256", "code_sha256", "shared_sha256"}
     assert "phantoms_sha256" in metrics or len(metrics["data"]["sha256"]) == 64, "a hash of what it was measured on"
     assert '"seed' in told or "first_seed" in told
 
@@ -60,6 +61,45 @@ def test_changed_code_is_noticed(name, monkeypatch):
     first = next(p for p in sorted(ROOT.glob(recipe.code[0])) if p.name not in recipe.texts)
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == first else b""))
     assert recipes.code_sha256(recipe) != before
+
+
+def _imported(path):
+    """Files of the repository that a file names in an import, as far as what they say may change a figure."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    roots = (ROOT, ROOT / "tools/train", ROOT / "tools/models")
+    found = {root / f"{name.replace('.', '/')}.py" for name in names for root in roots}
+    folders = ("tools/", "appliance/simulate/", "engines/heads/", "engines/preprocess/")
+    told = {str(one.relative_to(ROOT)) for one in found if one.is_file()}
+    return {one for one in told if one.startswith(folders) and not one.endswith("/base.py")}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_hash_holds_every_tool_phantom_and_rule_that_a_package_is_made_with(name):
+    recipe = recipes.RECIPES[name]
+    own = {str(path.relative_to(ROOT)) for pattern in recipe.code for path in ROOT.glob(pattern)}
+    hashed = own | set(recipe.shared) | set(recipe.files.values())
+    own |= {command.split()[0] for command in recipe.commands if command.split()[0].endswith(".py")}
+    drawn = {path for path in recipe.shared if path.startswith("appliance/simulate/") and path.endswith(".py")}
+    needed = own.union(*(_imported(ROOT / path) for path in own | drawn))
+    texts = {path for path in needed if Path(path).name in recipe.texts}
+    assert needed - hashed - texts == set(), "name them under shared in tools/models/recipes.py"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_change_of_what_packages_share_is_noticed(name, monkeypatch):
+    read, last = Path.read_bytes, ROOT / recipes.RECIPES[name].shared[-1]
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == last else b""))
+    assert f"{name}: shared_sha256 is another now; run make models ARGS={name}" in recipes.stale(name, FOLDERS[name])
+
+
+def test_what_is_shared_is_kept_beside_all_else(tmp_path):
+    before = recipes.metrics_of(FOLDERS["cxr-quality"])
+    (tmp_path / "metrics.json").write_text(json.dumps({key: before[key] for key in before if key != "shared_sha256"}))
+    recipes.keep_shared(tmp_path, before["shared_sha256"])
+    assert recipes.metrics_of(tmp_path) == before
 
 
 @pytest.mark.req("R-MODEL-02")

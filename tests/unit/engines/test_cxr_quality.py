@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import sys
@@ -43,15 +44,17 @@ def metrics(package):
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """The modules that made the package; none of them needs PyTorch."""
+def training():
+    """``training("cxr.data")``: a module that made the package; none of those asked for needs PyTorch."""
     sys.path.insert(0, str(ROOT / "tools/train"))
-    try:
-        from cxr.data import folds_of, read_rows
-        from cxr_quality import faults
-    finally:
-        sys.path.pop(0)
-    return faults, read_rows, folds_of
+    yield importlib.import_module
+    sys.path.remove(str(ROOT / "tools/train"))
+
+
+@pytest.fixture(scope="module")
+def trained(training):
+    data = training("cxr.data")
+    return training("cxr_quality.faults"), data.read_rows, data.folds_of
 
 
 def warned(pipeline, array):
@@ -110,6 +113,40 @@ def test_each_fault_reaches_what_was_asked_or_the_card_names_it(package, metrics
     together = metrics["good"]["any"]["share"]
     assert together <= 0.02 or "above the aim" in reached
     assert f"{together:.1%}" in reached
+
+
+@pytest.mark.req("R-CXRQ-02")
+def test_card_tells_false_warnings_apart_on_films_with_what_the_next_package_looks_for(package, metrics):
+    card = (package.path / "CARD.md").read_text(encoding="utf-8")
+    held = metrics["good"]["by_label"]
+    assert held.keys() == {"with effusion", "with opacity", "without a finding"}
+    for who, told in held.items():
+        assert 0 <= told["no cut"]["share"] <= told["any"]["share"]
+        for share in told.values():
+            low, high = share["interval"]
+            assert 0 <= low <= share["share"] <= high
+            assert not str(low).startswith("-")
+        assert f"| {who} | {told['any']['share']:.1%} (" in card
+
+
+@pytest.mark.req("R-CXRQ-02")
+def test_a_cut_counts_as_a_warning_but_not_as_one_that_silences(training):
+    figures, row = training("cxr_quality.figures"), training("cxr.data").Row
+    given = {"file": "", "age": 50.0, "sex": "F", "view": "PA", "boxes": ()}
+    labels = ("Effusion", "Effusion|Pneumonia", "No Finding", "Mass")
+    rows = [row(patient=str(k), labels=frozenset(text.split("|")), **given) for k, text in enumerate(labels)]
+    flagged = np.zeros((4, len(figures.FAULTS)), bool)
+    flagged[0, figures.FAULTS.index("lung-bases-cropped")] = True
+    flagged[1, figures.FAULTS.index("double-exposure")] = True
+    told = figures.by_label(flagged, rows)
+    assert {
+        who: (held["any"]["pictures"], held["any"]["share"], held["no cut"]["share"]) for who, held in told.items()
+    } == {
+        "with effusion": (2, 1.0, 0.5),
+        "with opacity": (1, 1.0, 1.0),
+        "without a finding": (1, 0.0, 0.0),
+    }
+    assert str(told["without a finding"]["any"]["interval"][0]) == "0.0"
 
 
 # -- the shipped graph -------------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.intake.completeness import Ready, Wait, decide, quiet_s
 from appliance.store.revisions import ImageEvidence, SeriesEvidence
+from appliance.store.steps import Listed
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -111,3 +114,77 @@ def test_quiet_time_is_five_times_the_usual_longest_gap():
 def test_every_series_is_taken_as_whole_in_the_end(missing, waited):
     evidence = series([image(n) for n in range(1, 11) if n != missing] or [image(1)])
     assert at(evidence, 110.0 + 20.0 + waited, quiet=20.0) is not None
+
+
+def with_list(images, *, missing=0, extra=0, discontinued=False, **changes):
+    listed = Listed(images=len(images) + missing, missing=missing, extra=extra, discontinued=discontinued)
+    return dataclasses.replace(series(images, **changes), listed=listed)
+
+
+@pytest.mark.req("R-MPPS-01")
+def test_series_is_whole_at_once_when_all_that_the_scanner_lists_is_there_however_it_came():
+    ragged = [image(1), image(5, z=999.0), image(6, association=2)]
+    busy = with_list(ragged, associations={1: None, 2: "aborted"}, peer_is_open=True)
+    decision = decide(busy, now_mono=110.0, quiet=2.0, longest=20.0)
+    assert isinstance(decision, Ready)
+    assert decision.rule == "mpps"
+    assert decision.facts == {"listed": 3, "missing": 0, "not_listed": 0, "discontinued": False}
+
+
+@pytest.mark.req("R-MPPS-01")
+def test_series_that_looks_whole_waits_for_what_the_scanner_lists_and_then_says_what_is_missing():
+    short = with_list(WHOLE, missing=2)
+    assert decide(short, now_mono=113.0, quiet=2.0, longest=20.0) == Wait(until_mono=130.0)
+    decision = decide(short, now_mono=130.0, quiet=2.0, longest=20.0)
+    assert isinstance(decision, Ready)
+    assert (decision.rule, decision.facts["missing"]) == ("quiet", 2)
+
+
+@pytest.mark.req("R-MPPS-01")
+def test_discontinued_examination_runs_on_what_is_there_and_is_marked():
+    short = with_list(WHOLE, missing=2, discontinued=True)
+    decision = decide(short, now_mono=110.0, quiet=2.0, longest=20.0)
+    assert isinstance(decision, Ready)
+    assert (decision.rule, decision.facts["discontinued"], decision.facts["missing"]) == ("released", True, 0)
+
+
+@pytest.mark.req("R-MPPS-01")
+@given(
+    count=st.integers(1, 12),
+    missing=st.integers(0, 5),
+    extra=st.integers(0, 5),
+    discontinued=st.booleans(),
+    waited=st.floats(0, 19.9),
+    how=st.sampled_from(["released", "aborted", None]),
+    busy=st.booleans(),
+)
+def test_listed_series_is_never_taken_early_and_never_late(count, missing, extra, discontinued, waited, how, busy):
+    evidence = with_list(
+        [image(n) for n in range(1, count + 1)],
+        missing=missing,
+        extra=extra,
+        discontinued=discontinued,
+        associations={1: how},
+        peer_is_open=busy,
+    )
+    decision = decide(evidence, now_mono=110.0 + waited, quiet=2.0, longest=20.0)
+    if not missing and not extra:
+        assert isinstance(decision, Ready)
+        assert decision.rule == "mpps"
+    elif missing and not discontinued:
+        assert isinstance(decision, Wait)
+        assert decision.until_mono == 130.0
+    else:  # the list is no proof, so the other rules hold as they do without it
+        without = decide(dataclasses.replace(evidence, listed=None), now_mono=110.0 + waited, quiet=2.0, longest=20.0)
+        assert type(decision) is type(without)
+        assert getattr(decision, "rule", None) == getattr(without, "rule", None)
+    ended = decide(evidence, now_mono=130.0, quiet=2.0, longest=20.0)
+    assert isinstance(ended, Ready)
+
+
+@pytest.mark.req("R-REJECT-01")
+def test_what_a_note_leaves_of_a_whole_series_is_whole_at_once_but_new_images_are_waited_for():
+    left = [image(n, is_new=False) for n in (1, 2, 5)]
+    assert at(dataclasses.replace(series(left), taken_back=2), 110.0) == "rejected"
+    more = [*left, image(6)]
+    assert at(dataclasses.replace(series(more, associations={1: None}), taken_back=2), 110.0) is None

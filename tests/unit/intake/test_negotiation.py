@@ -10,6 +10,7 @@ from pynetdicom import (
     AllStoragePresentationContexts,
     BasicWorklistManagementPresentationContexts,
     ModalityPerformedPresentationContexts,
+    NonPatientObjectPresentationContexts,
     PrintManagementPresentationContexts,
     QueryRetrievePresentationContexts,
     StorageCommitmentPresentationContexts,
@@ -76,6 +77,11 @@ def test_other_services_are_not_accepted(context):
 def test_nothing_that_is_no_sop_class_is_accepted():
     others = [uid for uid, entry in UID_dictionary.items() if entry[1] != "SOP Class"]
     assert not [uid for uid in (*others, "") if is_storage(uid)]
+
+
+@pytest.mark.parametrize("context", NonPatientObjectPresentationContexts, ids=lambda cx: cx.abstract_syntax.name)
+def test_objects_of_no_study_are_refused_before_they_are_sent(context):
+    assert not answer(str(context.abstract_syntax), IMPLICIT_VR_LITTLE_ENDIAN).accepted
 
 
 def test_directories_on_media_are_no_storage_service():

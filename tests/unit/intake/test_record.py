@@ -63,6 +63,23 @@ def test_one_changed_pixel_keeps_both_versions_and_forwards_only_the_first(store
     assert (owed(store), stored_files(store)) == (1, 2)
 
 
+@pytest.mark.req("R-RETAIN-03")
+def test_what_comes_again_after_its_file_was_removed_is_kept_or_corrected_and_never_read_from_disk(
+    store, sink, pixels, make_header, receive
+):
+    sink.store(receive(make_header(), data=b"same"))
+    (version,) = store.studies.versions("1.2.3.4.1")
+    store.spool.remove(version.path)
+    pixels[version.path.rsplit("/", 1)[1]] = "read although it is gone"
+    with store.db.write() as tx:
+        tx.execute("UPDATE version SET removed_at = ?, pixel_sha256 = 'same'", (tx.at,))
+    sink.store(receive(make_header(patient_id="P2")))
+    assert states(store) == [VersionState.KEPT, VersionState.CURRENT]
+    sink.store(receive(make_header(), data=b"same"))
+    assert (len(states(store)), stored_files(store)) == (2, 2)
+    assert [fact.kind for fact in store.journal.after(0)][-1] == Kind.IMAGE_RESTORED
+
+
 def test_other_patient_on_same_pixels_is_an_identity_correction_that_is_forwarded(store, sink, make_header, receive):
     sink.store(receive(make_header()))
     sink.store(receive(make_header(patient_id="P2")))

@@ -41,6 +41,8 @@ def board(store, clock, scenes):
         ("ai-down-with-alert", State.URGENT),
         ("several", State.URGENT),
         ("backlog", State.URGENT),
+        ("stat", State.URGENT),
+        ("withdrawn", State.WITHDRAWN),
     ],
 )
 def test_each_state_of_the_store_has_its_state_on_the_screen(board, store, scenes, scene, state):
@@ -257,6 +259,32 @@ def test_an_open_alert_is_shown_however_old_it_is(board, write, clock, scenes):
     alert = write(scenes.urgent)
     clock.advance(timedelta(days=2).total_seconds())
     assert board().hero.alert_id == alert
+
+
+@pytest.mark.req("R-REJECT-02")
+def test_a_finding_whose_images_were_rejected_takes_the_big_place_and_says_so(board, store, clock, scenes):
+    scenes.fill(store, "withdrawn")
+    shown = board()
+    assert (shown.state, shown.hero.withdrawn_why) == (State.WITHDRAWN, "rejected")
+    assert shown.hero.lines[0].title["en"]
+    own = next(card for card in shown.items if card.study_id == shown.hero.study_id)
+    assert (own.level, own.is_rejected) == (Level.NOT_ANALYSED, True)
+    assert shown.open_alerts == 0
+    clock.advance(601)
+    assert board().state is not State.WITHDRAWN
+
+
+@pytest.mark.req("R-REJECT-02")
+def test_an_alert_that_calls_comes_before_one_that_was_taken_back(board, store, write, scenes):
+    scenes.fill(store, "withdrawn")
+    write(lambda tx: scenes.urgent(tx, scenes.LI))
+    assert board().state is State.URGENT
+
+
+@pytest.mark.req("R-ORDER-01")
+def test_priority_and_procedure_of_the_order_stand_with_the_result(board, store, scenes):
+    scenes.fill(store, "stat")
+    assert (board().hero.priority, board().hero.procedure) == ("STAT", "CT head without contrast")
 
 
 def _iso(clock):

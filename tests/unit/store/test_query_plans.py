@@ -48,3 +48,20 @@ def test_what_is_asked_in_every_step_reads_no_whole_table(plans, what):
 
 def test_a_withdrawal_reads_no_whole_table_while_it_holds_the_writers_lock(plans):
     assert whole_tables(plans(lambda store: withdraw_analyses(store.db, "", lambda *_: (), "head", "1.0.0"))) == []
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.commitments.due("pacs", store.db.clock.now(), 300),
+        lambda store: store.commitments.recover("pacs"),
+        lambda store: store.commitment_requests.decide("CT-1", lambda _: ("pacs",)),
+        lambda store: store.commitment_requests.next_report("CT-1"),
+        lambda store: store.retention.studies_due(store.db.clock.now(), ("pacs",)),
+        lambda store: store.retention.results_due(store.db.clock.now(), ("pacs",)),
+    ],
+)
+def test_custody_and_retention_read_what_is_open_and_not_what_was_ever_sent(plans, ask):
+    plan = plans(ask)
+    assert plan
+    assert [line for line in plan if line.startswith("SCAN ") and "INDEX" not in line] == []

@@ -117,9 +117,10 @@ def test_several_versions_of_an_instance_are_told(store, write, scenes):
     write(scenes.add_study)
     write(
         lambda tx: tx.execute(
-            "INSERT INTO version SELECT NULL, instance_id, 2, 'conflict', 'store/zz', size, data_sha256,"
-            " transfer_syntax_uid, meaning_digest, identity, association_id, source, instance_number, position,"
-            " orientation, received_at, received_mono, NULL, NULL, NULL FROM version"
+            "INSERT INTO version (instance_id, n, state, path, size, data_sha256, transfer_syntax_uid, meaning_digest,"
+            " identity, association_id, source, received_at, received_mono) SELECT instance_id, 2, 'conflict',"
+            " 'store/zz', size, data_sha256, transfer_syntax_uid, meaning_digest, identity, association_id, source,"
+            " received_at, received_mono FROM version"
         )
     )
     assert [(v.n, v.state) for v in store.views.study(1).series[0].versions] == [(1, "current"), (2, "conflict")]

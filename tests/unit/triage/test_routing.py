@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.records import Header, Identity, Outcome, Reason, Role
+from appliance.records import Header, Identity, Outcome, Reason, RejectionTitle, Role
 from appliance.store.analyses import Queued
 from appliance.store.revisions import Owed, Revision
 from appliance.triage.order import is_overdue, next_analysis
@@ -261,3 +261,23 @@ def test_backlog_has_no_deadline_and_the_rest_has():
     assert is_overdue(queued(1, ready_mono=0.0), 180.0)
     assert not is_overdue(queued(1, ready_mono=0.0), 179.9)
     assert not is_overdue(dataclasses.replace(queued(1, ready_mono=0.0), late=True), 999.0)
+
+
+@pytest.mark.req("R-REJECT-01")
+def test_rejected_images_are_never_analysed_and_their_study_ends_with_the_reason():
+    gone = dataclasses.replace(revision(1), rejected=RejectionTitle.PATIENT_SAFETY)
+    (only,), _ = plan([gone])
+    assert (only.ended.reason, only.ended.detail) == (
+        Reason.WITHDRAWN,
+        "the images were rejected for reasons of patient safety",
+    )
+    (other,), _ = plan([gone, revision(2, images=3)])
+    assert other.inputs == {"ct": 2}
+    assert other.ended is None
+
+
+@pytest.mark.req("R-MPPS-01")
+def test_series_that_lacks_what_the_scanner_lists_is_not_analysed_as_incomplete():
+    (one,), _ = plan([dataclasses.replace(revision(), missing=2)])
+    assert one.ended.reason is Reason.INCOMPLETE
+    assert one.ended.detail == "the scanner lists 2 more images than the 30 that came"
