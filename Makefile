@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv check test-long test-oldest bench models trace sbom lock clean test-tools
+.PHONY: help demo test venv check test-long test-oldest bench models conformance trace sbom lock clean test-tools
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -16,7 +16,7 @@ demo: $(VENV)/.run ## scanners, box and PACS on this machine, installed into .ve
 	$(VENV)/bin/scanside demo $(ARGS)
 
 test: venv test-tools $(MLSERVER)/.mlserver ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
-	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	tools/test-in-memory $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 venv: $(VENV)/.dev ## the environment alone, with what tests and checks need
 
@@ -31,13 +31,16 @@ test-long: venv test-tools $(MLSERVER)/.mlserver ## full size; writes its result
 
 test-oldest: test-tools $(MLSERVER)/.mlserver ## the tests with the oldest versions allowed (JetPack 6), on Python 3.10 where there is one
 	tools/venv .venv-oldest oldest "$$(tools/find-python 3.10 || command -v $(PYTHON))"
-	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	tools/test-in-memory .venv-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: venv test-tools ## the figures of the README, with peers in the same run
 	$(PY) tools/bench --json build/bench.json $(ARGS)
 
 models: venv ## compute the bundled packages anew; ARGS=NAME for one, ARGS=--check compares hashes only
 	$(PY) tools/models $(ARGS)
+
+conformance: venv ## docs/conformance.md from the tables of the code; ARGS=--check compares only
+	$(PY) tools/conformance.py $(ARGS)
 
 trace: venv ## requirement x test
 	$(PY) tools/trace.py $(ARGS)

@@ -71,12 +71,12 @@ DEPENDENCIES = {
 }
 #: Where foreign bytes or code enter, and nowhere else: "file function" and why.
 BROAD_EXCEPTS = {
+    "appliance/dicom/message.py read_data_set": "a data set of foreign bytes",
     "appliance/dicom/pixels.py _Image._library": "decoders raise what they like over foreign bytes",
     "appliance/intake/receive.py StoreOperation._attempt": "one object's bug or bytes must not end the association",
     "appliance/intake/receive.py StoreOperation._read_header": "header of foreign bytes",
     "appliance/intake/scp.py _Connection.run": "last frame of an association's thread: loud, and only that one ends",
-    "appliance/intake/service.py ServiceOperation._read": "a data set of foreign bytes",
-    "appliance/report/child.py handle": "what the limited child answers for",
+    "appliance/report/child.py _Analysis.build": "what the limited child answers for",
     "appliance/stage.py run_stage": "the loop of every stage: loud, counted, tried again",
     "appliance/triage/desk.py Desk._add": "the worker's request loop",
     "appliance/triage/desk.py Desk._compare": "the worker's request loop",
@@ -88,6 +88,7 @@ BROAD_EXCEPTS = {
     "engines/child.py main": "whatever the module raises is the child's answer",
     "engines/gate.py parse_graph": "the parser of a foreign graph",
     "engines/graph_memory.py memory_needs": "shape inference over a foreign graph",
+    "engines/ports.py handle": "the parser of a foreign graph, and of the file of its weights",
     "engines/lowering.py read_graph": "protobuf raises its own unrelated type over foreign bytes",
 }
 

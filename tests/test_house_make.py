@@ -49,6 +49,32 @@ def test_ci_runs_make_test_with_the_data_that_stand_beside_the_checkout(checkout
     assert ci_run(checkout, SCANSIDE_TEST_DATA="/elsewhere").endswith("with /elsewhere")
 
 
+def in_memory(folder, **env):
+    """What tools/test-in-memory runs, and where the tests' folders would be."""
+    given = {key: value for key, value in os.environ.items() if key not in {"PYTEST_DEBUG_TEMPROOT", "TMPDIR"}}
+    given |= {"PATH": f"{folder}:{os.environ['PATH']}", **env}
+    command = [ROOT / "tools" / "test-in-memory", "sh", "-c", 'echo "${PYTEST_DEBUG_TEMPROOT-disk} $*"; exit 7', "-"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, ""), "the status of the tests is that of make"
+    return done.stdout.strip()
+
+
+@pytest.mark.req("R-HOUSE-09")
+def test_folders_of_tests_are_in_memory_only_where_there_is_plenty_and_nobody_chose_another(tmp_path):
+    """The machine's answers are made up, so that this holds on every machine."""
+    said = {"df": 'echo head; echo "shm 1 1 $FREE_KB"', "awk": 'case "$*" in *proc/mounts) exit $ABSENT ;; esac'}
+    said["awk"] += '; case "$*" in *meminfo) echo $MEMORY_KB ;; *) tail -n 1 | cut -d " " -f 4 ;; esac'
+    for name, script in said.items():
+        folder = program(tmp_path / "bin", name, script).parent
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("this machine has no /dev/shm")
+    plenty = {"ABSENT": "0", "FREE_KB": "6000000", "MEMORY_KB": "6000000"}
+    assert in_memory(folder, **plenty) == "/dev/shm -o tmp_path_retention_policy=failed"
+    for missing in ({"ABSENT": "1"}, {"FREE_KB": "65536"}, {"MEMORY_KB": "5999999"}, {"TMPDIR": "/var/tmp"}):
+        assert in_memory(folder, **{**plenty, **missing}) == "disk", missing
+    assert in_memory(folder, **plenty, PYTEST_DEBUG_TEMPROOT="/var/tmp") == "/var/tmp"
+
+
 @pytest.mark.req("R-HOUSE-08")
 def test_without_root_what_is_missing_is_said_and_nothing_is_installed(drop_user):
     script = shutil.copy(ROOT / "tools" / "test-tools", drop_user.home)

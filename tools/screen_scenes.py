@@ -25,6 +25,7 @@ from appliance.records import (
     Measurement,
     Outcome,
     Reason,
+    RejectionTitle,
     Severity,
 )
 from appliance.screen import PackageText, package_text
@@ -32,6 +33,7 @@ from appliance.store import Store
 from appliance.store.database import Transaction, iso
 from appliance.store.facts import AlertRaised, BacklogDone, StudyOutcome
 from appliance.store.jsonable import dump
+from appliance.store.rejections import rejected_result
 from engines.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -493,6 +495,36 @@ def _seen(tx: Transaction, _: Store) -> None:
     urgent(tx, state="acknowledged", acknowledged_by="Li Wei", acknowledged_at=tx.at)
 
 
+def _stat(tx: Transaction, store: Store) -> None:
+    _urgent(tx, store)
+    row = tx.one("SELECT max(study_id) AS id FROM alert")
+    assert row is not None  # noqa: S101 - written above
+    tx.insert(
+        "study_order",
+        study_id=row["id"],
+        state="found",
+        asked=1,
+        asked_at=tx.at,
+        identity_revision=1,
+        priority="STAT",
+        procedure_description="CT head without contrast",
+    )
+
+
+def _withdrawn(tx: Transaction, _: Store) -> None:
+    _history(tx)
+    taken_back = urgent(tx, WANG, state="withdrawn", withdrawn_at=tx.at, withdrawn_why="rejected")
+    row = tx.one("SELECT study_id, analysis_id FROM alert WHERE id = ?", (taken_back,))
+    assert row is not None  # noqa: S101 - written above
+    result = rejected_result(RejectionTitle.QUALITY)
+    successor = add_analysis(tx, row["study_id"], result, predecessor=row["analysis_id"])
+    tx.execute("UPDATE analysis SET superseded_by = ? WHERE id = ?", (successor, row["analysis_id"]))
+    tx.execute(
+        "UPDATE study SET outcome = 'NOT_ANALYSED', reason = 'withdrawn', outcome_at = ? WHERE id = ?",
+        (tx.at, row["study_id"]),
+    )
+
+
 def _backlog(tx: Transaction, _: Store) -> None:
     _history(tx)
     for n in range(4):
@@ -516,6 +548,8 @@ SCENES: dict[str, Callable[[Transaction, Store], None]] = {
     "note": _note,
     "quality": _quality,
     "quality-several": _quality_several,
+    "stat": _stat,
+    "withdrawn": _withdrawn,
     "seen": _seen,
     "nothing-flagged": _nothing_flagged,
     "not-analysed": _not_analysed,

@@ -20,7 +20,7 @@ def measure(bench: Bench) -> list[Row]:
     folder = bench.new_folder("gate") / "wide"
     key = _package(folder)
     took = []
-    for _ in range(bench.size(10, least=3)):
+    for _ in range(bench.size(10)):
         begun = time.perf_counter()
         gate_package(folder, [key])
         took.append(time.perf_counter() - begun)

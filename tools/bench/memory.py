@@ -20,7 +20,7 @@ _MB = 1e6
 def measure(bench: Bench) -> list[Row]:
     """One CT, one X-ray, a minute's rest, then the resident memory of every process of the box."""
     folder = bench.new_folder("memory")
-    slices, rest_s = (30, 5) if bench.quick else (300, 60)
+    slices, rest_s = (30, 1) if bench.quick else (300, 60)
     ct, xray = ct_template(slices).study(1), xray_template().study(1)
     with Box(folder, packages=[HEAD_CT, TOY_XRAY], toy=toy_package(folder)) as box, Watch(box.state) as watch:
         before = _resident(box)

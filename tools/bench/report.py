@@ -24,7 +24,7 @@ def measure(bench: Bench) -> list[Row]:
     from engines.child import run_limited
 
     built, whole = [], []
-    for _ in range(bench.size(10, least=3)):
+    for _ in range(bench.size(10)):
         begun = time.perf_counter()
         answers = run_limited("appliance.report.child", document, LIMITS)["objects"]
         whole.append(time.perf_counter() - begun)

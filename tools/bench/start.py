@@ -31,7 +31,7 @@ def measure(bench: Bench) -> list[Row]:
     with box, Watch(box.state) as watch:
         box.wait(lambda: watch.count("revision") >= instances // _PER_STUDY, "took the stored series as whole")
     took = []
-    for number in range(bench.size(5, least=2)):
+    for number in range(bench.size(5)):
         took.append(_start(box, template.study(10**6 + number)))
         with Watch(box.state) as watch:
             stored = watch.count("instance")

@@ -20,7 +20,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT), str(Path(__file__).parent)]
 
 from readme_table import is_new, renew, table  # noqa: E402 - scripts beside this one
-from recipes import RECIPES, Recipe, stale  # noqa: E402
+from recipes import RECIPES, keep_shared, shared_sha256, stale  # noqa: E402
 
 from engines.package import bundled_packages  # noqa: E402
 
@@ -42,7 +42,7 @@ def main() -> int:
         parser.error(f"no recipe or no package: {', '.join(unknown)}; recipes: {', '.join(RECIPES)}")
     left_out: list[str] = []
     if not asked.check and not asked.readme:
-        left_out = [name for name in names if not _made(name, RECIPES[name], asked.data)]
+        left_out = [name for name in names if not _made(name, folders[name], asked.data)]
     if asked.readme or (not asked.check and len(left_out) < len(names)):
         renew(_README, table(folders))
     faults = [fault for name in names if name not in left_out for fault in stale(name, folders[name])]
@@ -51,8 +51,9 @@ def main() -> int:
     return 1 if faults or left_out else 0
 
 
-def _made(name: str, recipe: Recipe, data: Path | None) -> bool:
+def _made(name: str, package: Path, data: Path | None) -> bool:
     """Run the commands; False, with the reason told, where something that they need is absent."""
+    recipe = RECIPES[name]
     if recipe.trained and importlib.util.find_spec("torch") is None:
         print(f"{name}: left out, it needs PyTorch: {sys.executable} -m pip install 'torch==2.13.0' (pyproject: train)")
         return False
@@ -61,12 +62,15 @@ def _made(name: str, recipe: Recipe, data: Path | None) -> bool:
     if recipe.data and (folder is None or not folder.is_dir()):
         print(f"{name}: left out, its images are not here: name their folder with --data or SCANSIDE_TEST_DATA")
         return False
+    # Taken before: what changes while they run was not what they ran with.
+    shared = shared_sha256(recipe)
     for command in recipe.commands:
         begun = time.monotonic()
         words = [word.format(data=folder) for word in shlex.split(command)]
         environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
         subprocess.run([sys.executable, *words], cwd=_ROOT, env=environment, check=True)
         print(f"{name}: {words[0]} took {time.monotonic() - begun:.0f} s", flush=True)
+    keep_shared(package, shared)
     return True
 
 

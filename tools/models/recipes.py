@@ -20,6 +20,18 @@ _PHANTOMS = "appliance/simulate/phantoms.yaml"
 _PAINTED = "tools/models/cxr_painted.py"
 
 
+def _simulated(*names: str) -> tuple[str, ...]:
+    """Modules that draw phantoms, and what all of them rest on."""
+    return tuple(f"appliance/simulate/{name}.py" for name in (*names, "phantom"))
+
+
+_FILMS = (
+    *_simulated("chest_xray", "knee_xray", "projection", "thorax", "thorax_lifelike"),
+    _PHANTOMS,
+    "engines/preprocess/xray.py",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What makes one package."""
@@ -34,6 +46,8 @@ class Recipe:
     of_digests: bool = False
     #: Further keys of ``metrics.json``, with points between levels: the file that each is the SHA-256 of.
     files: Mapping[str, str] = field(default_factory=dict)
+    #: What ``shared_sha256`` is of, in this order: further files of its own, and those that others rest on too.
+    shared: tuple[str, ...] = ()
     #: Whether it is trained, which needs PyTorch (``pip install '.[train]'``).
     trained: bool = False
     #: Name of the folder of images below ``SCANSIDE_TEST_DATA``, or empty.
@@ -66,6 +80,18 @@ RECIPES = {
             "engines/preprocess/lungs.py",
         ),
         files={"phantoms_sha256": _PHANTOMS, "ranges_sha256": "tools/models/chest_nodule_ranges.yaml"},
+        shared=(
+            *_simulated("chest_anatomy", "chest_ct"),
+            "engines/grid.py",
+            "engines/peaks.py",
+            "engines/heads/maps.py",
+            "engines/preprocess/ct_volume.py",
+            "tools/models/chest_nodule_golden.py",
+            "tools/models/chest_nodule_measure.py",
+            "tools/models/chest_nodule_phantoms.py",
+            "tools/models/example_package.py",
+            "tools/models/head_ct_phantoms.py",
+        ),
         counted=("nodules.solid", "scans.empty"),
         counted_of="nodules of 5-20 mm; chests without",
         caution="Phantoms of the same maker as those that the rule was made on.",
@@ -73,11 +99,13 @@ RECIPES = {
     "bone-age": _of_folder(
         "tools/train/bone_age",
         "--untrained",
+        shared=(*_simulated("projection"), "engines/preprocess/xray.py"),
         caution="None: its weights are not trained, and it refuses to activate.",
     ),
     "cxr-quality": _of_folder(
         "tools/train/cxr_quality",
         "--data {data}",
+        shared=(*_FILMS, *(f"tools/train/cxr/{name}.py" for name in ("data", "export", "figures"))),
         trained=True,
         data="cxr_nih",
         caution="Every fault was made by a program, of one hospital's films; cuts of the lung bases are often missed.",
@@ -87,6 +115,7 @@ RECIPES = {
         "--data {data}",
         f"{_PAINTED} --data {{data}}",
         files={"painted_fluid.code_sha256": _PAINTED},
+        shared=_FILMS,
         trained=True,
         data="cxr_nih",
         caution="Too good by an unknown amount: recipe and thresholds were chosen on the same films, of one hospital. "
@@ -107,6 +136,14 @@ RECIPES = {
             "engines/heads/slice_order.py",
         ),
         files={"phantoms_sha256": _PHANTOMS, "ranges_sha256": "tools/models/head_ct_phantoms.yaml"},
+        shared=(
+            *_simulated("bleed", "head", "head_anatomy", "head_brain", "head_place", "head_skull"),
+            "tools/models/ball_head.py",
+            "tools/models/golden_head_ct.py",
+            "tools/models/head_ct.py",
+            "tools/models/head_ct_phantoms.py",
+            "tools/models/measure_head_ct.py",
+        ),
         counted=("phantoms.kinds", "phantoms.without_bleed"),
         counted_of="bleeds; heads without",
         caution="Phantoms of the same makers as those that the rule was made on.",
@@ -139,6 +176,20 @@ def code_sha256(recipe: Recipe) -> str:
     return told.hexdigest()
 
 
+def shared_sha256(recipe: Recipe) -> str:
+    """Of the digests of the files that the recipe shares, one after another."""
+    told = hashlib.sha256()
+    for path in recipe.shared:
+        told.update(hashlib.sha256((ROOT / path).read_bytes()).digest())
+    return told.hexdigest()
+
+
+def keep_shared(folder: Path, told: str) -> None:
+    """Write ``shared_sha256`` into ``metrics.json``: its makers know nothing of what they share."""
+    text = json.dumps(metrics_of(folder) | {"shared_sha256": told}, indent=2)
+    (folder / "metrics.json").write_text(f"{text}\n", encoding="utf-8")
+
+
 def stale(name: str, folder: Path) -> list[str]:
     """What of a package is no longer what its ``metrics.json`` was computed from, by hash; seconds at most."""
     recipe, metrics, package = RECIPES[name], metrics_of(folder), load_package(folder, trusted=True)
@@ -146,6 +197,7 @@ def stale(name: str, folder: Path) -> list[str]:
         "package": f"{package.name} {package.version}",
         "onnx_sha256": hashlib.sha256(package.read_onnx()).hexdigest(),
         "code_sha256": code_sha256(recipe),
+        "shared_sha256": shared_sha256(recipe),
     }
     found |= {key: hashlib.sha256((ROOT / path).read_bytes()).hexdigest() for key, path in recipe.files.items()}
     out = [

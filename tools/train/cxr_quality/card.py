@@ -35,6 +35,7 @@ def card_text(metrics: dict[str, Any]) -> str:
         any=_told(m["good"]["any"]),
         varied=_told(m["good"]["slightly varied"]),
         phantoms=_told(m["good"]["phantoms"]),
+        labels=_labels(m),
         unseen=held_out,
         tried=m["recipes_tried"],
         images=m["data"]["images"],
@@ -44,7 +45,14 @@ def card_text(metrics: dict[str, Any]) -> str:
 
 
 def _told(share: dict[str, Any]) -> str:
-    return f"{share['share']:.1%} ({abs(share['interval'][0]):.1%}-{share['interval'][1]:.1%}) of {share['pictures']}"
+    return f"{share['share']:.1%} ({share['interval'][0]:.1%}-{share['interval'][1]:.1%}) of {share['pictures']}"
+
+
+def _labels(m: dict[str, Any]) -> str:
+    rows = ["| good images | any warning | any but a cut |", "|---|---|---|"]
+    for who, held in m["good"]["by_label"].items():
+        rows.append(f"| {who} | {_told(held['any'])} | {_told(held['no cut'])} |")
+    return "\n".join(rows)
 
 
 def _span(pair: list[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from cxr.data import TARGETS, Row
 from cxr.figures import wilson
 from numpy.typing import NDArray
 
@@ -46,8 +47,8 @@ def thresholds(scores: Scores, good: Some, has: Some) -> list[float]:
     return found
 
 
-def figures_of(pieces: list[Made], scores: Scores, folds: NDArray[np.int64]) -> dict[str, Any]:
-    """All figures of the card.
+def figures_of(pieces: list[Made], scores: Scores, folds: NDArray[np.int64], rows: list[Row]) -> dict[str, Any]:
+    """All figures of the card; ``rows`` are the good images, in the order in which ``pieces`` holds them.
 
     Each fold is judged with thresholds that were taken from the other folds; ``thresholds``, which ship, are from all.
     An interval counts each patient, or drawn object, once.
@@ -92,7 +93,26 @@ def figures_of(pieces: list[Made], scores: Scores, folds: NDArray[np.int64]) -> 
             "any": _share(anything, good, owners),
             "slightly varied": _share(anything, kinds == VARIED, owners),
             "phantoms": _share(anything, drawn & np.isin(kinds, [f"phantom, {k}" for k in (GOOD, VARIED)]), owners),
+            "by_label": by_label(flagged[good], rows),
         },
+    }
+
+
+def by_label(flagged: Some, rows: list[Row]) -> dict[str, Any]:
+    """How many good images with and without what is looked for are warned of, [images, faults]; the labels overlap.
+
+    A cut is a caveat of a package that requires this one; any other warning ends that package's analysis.
+    """
+    owners = np.array([row.patient for row in rows])
+    ends = [not fault.startswith("lung-") for fault in FAULTS]
+    among = {f"with {name}": [bool(row.labels & labels) for row in rows] for name, labels in TARGETS.items()}
+    among["without a finding"] = [row.labels == {"No Finding"} for row in rows]
+    return {
+        who: {
+            "any": _share(flagged.any(1), np.array(some), owners),
+            "no cut": _share(flagged[:, ends].any(1), np.array(some), owners),
+        }
+        for who, some in among.items()
     }
 
 
@@ -102,5 +122,5 @@ def _share(hits: Some, among: Some, owners: NDArray[np.str_]) -> dict[str, Any]:
     return {
         "pictures": int(among.sum()),
         "share": round(share, 4),
-        "interval": wilson(round(share * count), count),
+        "interval": [max(0.0, end) for end in wilson(round(share * count), count)],  # 0.0, not -0.0
     }

@@ -62,7 +62,7 @@ def main() -> int:
     scores, unseen, net = _fitted_all(pieces, recipe, asked.jobs)
     say("networks")
     folds = np.array([piece.fold for piece in pieces])
-    metrics: dict[str, Any] = figures_of(pieces, scores, folds)
+    metrics: dict[str, Any] = figures_of(pieces, scores, folds, rows)
     metrics["unseen_kinds"] = {
         kind: round(float(np.mean(unseen[[p.kind == kind for p in pieces], 0] >= metrics["thresholds"][0])), 3)
         for kind in UNSEEN
