@@ -39,6 +39,7 @@ from appliance.screen.app import screen_app
 from appliance.screen.packages import PackageText, package_text
 from appliance.stage import Beat, Stage, run_stage
 from appliance.store import Store
+from appliance.store.destinations import tell_gone
 from appliance.store.facts import DaemonStarted, DaemonStopped
 from appliance.store.rebuild import rebuild, recover
 from appliance.triage.engines import EnginesStage, engine_wish
@@ -132,6 +133,7 @@ class Daemon:
         self._lock = _locked(config.state_path)
         self.store, recovered = self._open_store()
         store = self.store
+        tell_gone(store.db, [one.name for one in config.destinations])
         if leftovers := recover_packages(store):
             recovered["package_folders_removed"] = leftovers
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pydicom._uid_dict import UID_dictionary
 
 from appliance import config
 from appliance.deliver import build, commitment, orders, retry, stow
@@ -37,6 +38,17 @@ def written():
 @pytest.mark.req("R-CONFORM-01")
 def test_the_conformance_statement_is_what_the_code_says(tool, capsys):
     assert tool.main(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.req("R-CONFORM-01")
+@pytest.mark.parametrize("known", [True, False])
+def test_the_statement_does_not_hang_on_what_other_libraries_put_into_the_dictionary(tool, written, monkeypatch, known):
+    name = ("JPEG XL Lossless", "Transfer Syntax", "", "", "JPEGXLLossless")
+    if known:
+        monkeypatch.setitem(UID_dictionary, "1.2.840.10008.1.2.4.110", name)
+    else:
+        monkeypatch.delitem(UID_dictionary, "1.2.840.10008.1.2.4.110", raising=False)
+    assert tool.fill("accepted_syntaxes") in written
 
 
 def without(mapping, key):

@@ -269,7 +269,8 @@ def reasons_sent() -> str:
     words = {
         "NO_SUCH_OBJECT": "the box never received the object",
         "CLASS_INSTANCE_CONFLICT": "the object has another SOP Class",
-        "PROCESSING_FAILURE": "it goes to no destination that could commit to it, or one has refused it for good",
+        "PROCESSING_FAILURE": "it goes to no destination that could commit to it, one has refused it for good,"
+        " or it left this box while none was to commit",
     }
     given = probe.returned(commitment_requests, "reason")
     rows = [[in_hex(getattr(commitment_requests, name)), words[name]] for name in given]

@@ -10,6 +10,12 @@ from types import ModuleType
 
 from pydicom._uid_dict import UID_dictionary
 
+#: pynetdicom adds these to pydicom's dictionary when it is imported: the statement must not hang on whether it was.
+_ADDED = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+}
 _STATUS = re.compile(r"^([A-Z_]+) = (0x[0-9A-F]{4})$", flags=re.MULTILINE)
 
 
@@ -25,7 +31,9 @@ def listed(texts: Iterable[str]) -> str:
 
 
 def uid_name(uid: str) -> str:
-    """The name of a UID in pydicom's dictionary."""
+    """The name of a UID in pydicom's dictionary, or of one that is newer."""
+    if uid in _ADDED:
+        return _ADDED[uid]
     known = UID_dictionary.get(uid)
     return known[0] or known[4] if known else "too new for the dictionary used"
 

@@ -23,6 +23,8 @@ from appliance.store.commitment_requests import CommitmentRequests, Report
 
 #: How often the requests are held against what was committed; the stage is woken after each report of a PACS too.
 LOOK_S = 2.0
+#: While a PACS is away for days requests for 100,000 images may wait, and a look takes a second: at most every tenth.
+_PAUSE_PER_LOOK = 10.0
 #: A scanner that has not taken a report for so long becomes an issue.
 ISSUE_AFTER = timedelta(days=1)
 _TIMEOUT_S = 30.0
@@ -79,6 +81,7 @@ class CommitmentReportStage:
             return False
         self._next_look = now + LOOK_S
         self._requests.decide(self._source.name, self._config.committing)
+        self._next_look += _PAUSE_PER_LOOK * (self._clock.monotonic() - now)
         report = self._requests.next_report(self._source.name)
         if report is None:
             return False

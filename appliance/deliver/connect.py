@@ -32,17 +32,21 @@ def connect(who: object, host: str, port: int, timeout_s: float, tls: ClientTls 
     Raises:
         NoAssociation: It cannot be reached, or not with TLS; the message says how to mend it.
     """
-    connection = _connected(who, host, port, timeout_s)
     if tls is None:
-        return connection
+        return _connected(who, host, port, timeout_s)
     try:
         context = client_context(tls)
+    except ConfigError as error:
+        raise NoAssociation(str(error)) from error
+    connection = _connected(who, host, port, timeout_s)
+    try:
+        connection.getpeername()  # who takes a connection only to reset it may have done so already
         secured = context.wrap_socket(
             connection, server_hostname=tls.server_name or host, do_handshake_on_connect=False
         )
-    except ConfigError as error:
+    except OSError as error:
         connection.close()
-        raise NoAssociation(str(error)) from error
+        raise NoAssociation(f"{who}: {tls_fault(error, tls)}") from error
     except ValueError as error:
         connection.close()
         raise NoAssociation(f"{who}: {host!r} is no name that a certificate can bear; set tls.server_name") from error

@@ -8,6 +8,7 @@ Instance UID of the statement, so that a receiver knows a message that is sent a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,8 @@ from appliance.dicom import codes
 CHARSETS = {"utf-8": ("UNICODE UTF-8", "utf-8"), "gb18030": ("GB 18030-2000", "gb18030")}
 _SCHEME = "99SCANSIDE"
 _ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\r": " ", "\n": " "})
+#: And nothing else: a rare letter of a name, which Python may not know yet, is no control character.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: HL7 calls SNOMED CT so too, DICOM's own codes DCM (table 0396).
 _SCHEMES = {"SCT": "SCT", "DCM": "DCM", "RADLEX": "RADLEX", "UCUM": "UCUM"}
 
@@ -234,7 +237,7 @@ def _when(text: str) -> str:
 
 def _text(text: str) -> str:
     """Escaped (§2.7); control characters would end segment or frame."""
-    return "".join(letter for letter in text.translate(_ESCAPES) if letter.isprintable())
+    return _CONTROL.sub("", text.translate(_ESCAPES))
 
 
 def _join_components(*parts: str) -> str:

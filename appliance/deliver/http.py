@@ -106,6 +106,9 @@ class HttpConnection:
         except TimeoutError as error:
             self.close()
             raise AssociationLost(f"{self.server} gave no answer within {self.server.timeout_s:g} s") from error
+        except ssl.SSLEOFError as error:  # it ended the connection: over this very object, perhaps
+            self.close()
+            raise AssociationLost(f"{self.server} closed the connection without an answer") from error
         except ssl.SSLError as error:
             self.close()
             if self.server.tls is None:  # pragma: no cover - there is no such error without TLS
@@ -130,7 +133,8 @@ class HttpConnection:
         if connection is None or sock is None:  # pragma: no cover - just opened
             raise NoAssociation(f"{self.server} cannot be reached")
         with ended_after(limit_s, sock):
-            with suppress(BrokenPipeError, ConnectionResetError):  # it may answer before it has everything (413)
+            # It may answer before it has everything (413).
+            with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 connection.request("POST", target, body=body, headers=dict(headers))
             answer = connection.getresponse()
             data = answer.read(_MAX_ANSWER)

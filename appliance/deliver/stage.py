@@ -108,7 +108,7 @@ class DeliverStage:
         until = self._clock.monotonic() + STEP_S
         waiting: set[int] = set()
         for delivery in batch:
-            if delivery.study_id in waiting:
+            if delivery.study_id in waiting or not self._deliveries.is_still_owed(delivery):
                 continue
             verdict = self._deliver(channel, delivery)
             if verdict is Verdict.RETRY and delivery.attempt + 1 < HOLDS_ORDER_FOR:

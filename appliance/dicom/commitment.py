@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pydicom.sequence import Sequence
 
 from appliance.dicom.classes import STORAGE_COMMITMENT_PUSH
 from appliance.dicom.commands import is_uid
@@ -106,7 +107,8 @@ def _transaction(ds: Dataset) -> str:
 def _named(ds: Dataset, sequence: str, *, strict: bool = True) -> list[tuple[str, str, int | None]]:
     found: list[tuple[str, str, int | None]] = []
     items = ds.get(sequence) or ()
-    if isinstance(items, (str, bytes)) or not all(isinstance(item, Dataset) for item in items):
+    is_sequence = isinstance(items, (Sequence, tuple))  # in Explicit VR a peer may send it as a number
+    if not is_sequence:
         raise ValueError(f"has a {sequence} that is no sequence")
     for item in items:
         sop_class, uid = str(item.get("ReferencedSOPClassUID", "")), str(item.get("ReferencedSOPInstanceUID", ""))

@@ -11,6 +11,7 @@ from appliance.config import Config
 from appliance.dicom.headers import pixel_sha256
 from appliance.errors import RejectedInstance
 from appliance.store import Store
+from appliance.store.destinations import gone_committing
 from appliance.store.spool import PICTURES, RESULTS
 
 #: After the start scanners and the AI have other work for the disk.
@@ -37,7 +38,11 @@ class RetentionStage:
         """Look after ``store``."""
         self._store = store
         self._settings = config.retention
-        self._committing = tuple(one.name for one in config.commitment_destinations)
+        configured = [one.name for one in config.destinations]
+        self._committing = (
+            *(one.name for one in config.commitment_destinations),
+            *gone_committing(store.db, configured),
+        )
         self._clock = clock
         self._next_look = clock.monotonic() + _FIRST_S
         self._next_sweep = clock.monotonic() + 6 * _FIRST_S
@@ -47,18 +52,17 @@ class RetentionStage:
         now = self._clock.monotonic()
         if now < self._next_look:
             return False
-        if not self._store.retention.clock_jumped(timedelta(hours=self._settings.images_h)):
-            if self._remove_images() or self._remove_results():
-                return True
-            if now >= self._next_sweep:
-                self._next_sweep = now + _SWEEP_EVERY_S
-                self._sweep()
+        if self._remove_images() or self._remove_results():
+            return True
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_EVERY_S
+            self._sweep()
         self._next_look = now + _EVERY_S
         return False
 
     def _remove_images(self) -> bool:
         retention, spool = self._store.retention, self._store.spool
-        before = self._clock.now() - timedelta(hours=self._settings.images_h)
+        before = retention.before(timedelta(hours=self._settings.images_h))
         for study_id in retention.studies_due(before, self._committing):
             files = retention.image_files(study_id)
             digests = {one.version_id: _pixels(spool.path(one.path)) for one in files}
@@ -70,7 +74,7 @@ class RetentionStage:
 
     def _remove_results(self) -> bool:
         retention, spool = self._store.retention, self._store.spool
-        before = self._clock.now() - timedelta(days=self._settings.results_days)
+        before = retention.before(timedelta(days=self._settings.results_days))
         due = retention.results_due(before, self._committing)
         for analysis_id in due:
             # The file goes first: nothing is owed of it, and a row without a file is not missed.
@@ -82,9 +86,9 @@ class RetentionStage:
 
     def _sweep(self) -> None:
         """Remove what no row names: a report built anew leaves its old file, a killed analysis its pictures."""
-        retention, now = self._store.retention, self._clock.now()
+        retention = self._store.retention
         made_at = self._store.db.made_at
-        youngest, oldest = now - _YOUNG, now - _PICTURE_DAYS
+        youngest, oldest = retention.before(_YOUNG), self._clock.now() - _PICTURE_DAYS
         pictures = retention.named_pictures(oldest - _YOUNG)
         count = size = 0
         for folder in _FOLDERS:

@@ -10,7 +10,7 @@ from appliance.dicom import commands, pdus
 from appliance.dicom.commands import CommandError, Request
 from appliance.dicom.pdus import AssociateRequest, ProtocolError
 from appliance.errors import StoreError
-from appliance.intake.negotiation import ContextResult, accept_roles, negotiate, refusal
+from appliance.intake.negotiation import ContextResult, accept_roles, is_storage, negotiate, refusal
 from appliance.intake.peers import Peers, Rejection, harmless
 from appliance.intake.receive import Parts, Peer, StoreOperation
 from appliance.intake.service import ServiceOperation
@@ -141,14 +141,18 @@ class Association:
 
     def _open(self, request: AssociateRequest, source: SourceRef) -> bytes:
         calling_ae, called_ae = harmless(request.calling_ae), harmless(request.called_ae)
+        results = negotiate(request.contexts, self._parts.services, may_store=source.may_store)
         try:
             association_id = self._parts.sink.association_opened(
-                calling_ae=calling_ae, called_ae=called_ae, address=self._address, source=source
+                calling_ae=calling_ae,
+                called_ae=called_ae,
+                address=self._address,
+                source=source,
+                can_store=any(result.accepted and is_storage(result.abstract_syntax) for result in results),
             )
         except StoreError:
             return self._reject(_BUSY_REJECTED, "it cannot be recorded now")
         self._peer = Peer(association_id=association_id, source=source, calling_ae=calling_ae, called_ae=called_ae)
-        results = negotiate(request.contexts, self._parts.services, may_store=source.may_store)
         self._contexts = {result.context_id: result for result in results if result.accepted}
         lost = refusal(request.contexts, results)
         if lost is not None:

@@ -52,8 +52,10 @@ class ScpSettings:
 class Sink(Protocol):
     """Who records. Called on association threads, several at once."""
 
-    def association_opened(self, *, calling_ae: str, called_ae: str, address: str, source: SourceRef) -> int:
-        """An association was accepted.
+    def association_opened(
+        self, *, calling_ae: str, called_ae: str, address: str, source: SourceRef, can_store: bool
+    ) -> int:
+        """An association was accepted; ``can_store``: images may come on it.
 
         Returns:
             Its id, for the calls below.

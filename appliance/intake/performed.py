@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from appliance.dicom import commands
 from appliance.dicom.classes import MODALITY_PERFORMED_PROCEDURE_STEP
@@ -92,4 +93,5 @@ def listed_images(ds: Dataset) -> set[ListedImage] | None:
 
 def _items(ds: Dataset, keyword: str) -> Iterable[Dataset]:
     """The items of a sequence, as far as the peer sent one under that name."""
-    return [item for item in ds.get(keyword) or () if isinstance(item, Dataset)]
+    items = ds.get(keyword)
+    return items if isinstance(items, Sequence) else ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,6 +62,8 @@ class Parts:
     clock: Clock
     #: By SOP Class and command field: who carries out N-services.
     services: Services = field(default_factory=dict)
+    #: One request of an N-service at a time: while a long list is read, it takes some hundred MB.
+    reading: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,10 +99,12 @@ class StoreSink:
         self._originals = {source.name: originals_for(config, source.name) for source in config.sources}
         self._wake = wake
 
-    def association_opened(self, *, calling_ae: str, called_ae: str, address: str, source: SourceRef) -> int:
+    def association_opened(
+        self, *, calling_ae: str, called_ae: str, address: str, source: SourceRef, can_store: bool
+    ) -> int:
         """Note an accepted association; returns its id."""
         return self._store.studies.open_association(
-            source=source.name, calling_ae=calling_ae, called_ae=called_ae, address=address
+            source=source.name, calling_ae=calling_ae, called_ae=called_ae, address=address, can_store=can_store
         )
 
     def association_closed(self, association_id: int, *, how: str, images: int) -> None:

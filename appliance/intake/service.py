@@ -43,13 +43,14 @@ class ServiceOperation:
             return self._refused(commands.CLASS_NOT_SUPPORTED, "names another SOP Class than its presentation context")
         if self.received > _MAX_BYTES:
             return self._refused(commands.PROCESSING_FAILURE, f"has more than {_MAX_BYTES} bytes")
-        ds = read_data_set(bytes(self._data), self._context.transfer_syntax)
-        if ds is None:
-            return self._refused(commands.INVALID_ARGUMENT, "has a data set that cannot be read")
-        try:
-            return self._parts.services[request.sop_class_uid][request.command_field](self._peer, request, ds)
-        except StoreError:
-            return self._refused(commands.PROCESSING_FAILURE, "cannot be recorded now")
+        with self._parts.reading:
+            ds = read_data_set(bytes(self._data), self._context.transfer_syntax)
+            if ds is None:
+                return self._refused(commands.INVALID_ARGUMENT, "has a data set that cannot be read")
+            try:
+                return self._parts.services[request.sop_class_uid][request.command_field](self._peer, request, ds)
+            except StoreError:
+                return self._refused(commands.PROCESSING_FAILURE, "cannot be recorded now")
 
     def _refused(self, status: int, why: str) -> int:
         with contextlib.suppress(StoreError):  # the peer is told in any case

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from appliance.records import DeliveryKind
 from appliance.report.gsps import build_gsps
+from appliance.report.kinds import PLACES, may_show_places
 from appliance.report.ko import build_ko
 from appliance.report.request import NotBuildable, ReportCode, ReportRequest
 from appliance.report.sc import build_sc
@@ -98,6 +99,8 @@ def _words(error: Exception) -> str:
 
 
 def _write(request: ReportRequest, sources: Sources, codes: dict[str, ReportCode]) -> None:
+    if request.kind in PLACES and not may_show_places(request.package.intended_use):
+        raise NotBuildable(f"a triage package tells no place, and {request.kind} is nothing else")
     # Identifiers of real scanners break their value representation; they must come out as they came in.
     with config.disable_value_validation():
         built = _BUILDERS[request.kind](request, sources, codes)

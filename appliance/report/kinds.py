@@ -6,6 +6,8 @@ from appliance.records import AnalysisResult, DeliveryKind, Outcome
 
 #: CID 7035: category 1 within minutes, 2 within hours.
 URGENT = 2
+#: Kinds that say nothing but where something is.
+PLACES = frozenset({DeliveryKind.SEG, DeliveryKind.GSPS, DeliveryKind.SC})
 
 
 def may_show_places(intended_use: str) -> bool:
@@ -23,7 +25,7 @@ def applies(kind: DeliveryKind, intended_use: str, result: AnalysisResult) -> bo
         intended_use: Of the package.
         result: Of the analysis.
     """
-    if kind not in {DeliveryKind.SEG, DeliveryKind.GSPS, DeliveryKind.KO, DeliveryKind.SC}:
+    if kind not in {*PLACES, DeliveryKind.KO}:
         return True
     flagged = [finding for finding in result.findings if finding.flagged]
     if result.outcome is not Outcome.FINDING or not flagged:

@@ -56,7 +56,10 @@ def build_sc(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
     made.PatientOrientation = orientation(source)
     # Type 2C where the body part may be one of a pair; the scanner knows better than we.
     made.Laterality = source.get("Laterality", "")
-    made.BurnedInAnnotation = "NO"
+    # Only the scanner knows; of what it does not say nothing is promised.
+    made.pop("BurnedInAnnotation", None)
+    if source.get("BurnedInAnnotation") == "NO":
+        made.BurnedInAnnotation = "NO"
     made.DerivationDescription = (
         f"Key picture of {request.package.name} {request.package_version}. Not for diagnosis."
         f" {' '.join(permitted_use(request))}"

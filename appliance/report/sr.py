@@ -135,7 +135,7 @@ def _outcome(request: ReportRequest) -> str:
     if request.result.outcome is Outcome.NOT_ANALYSED:
         return "Not analysed."
     # A title says the whole suspicion ("Suspected bleed in the head"); nothing is put before it.
-    titles = {finding.id: finding.title for finding in request.package.findings}
+    titles = {finding.id: request.declaration(finding.id).title for finding in request.result.findings}
     flagged = [titles[finding.id] for finding in request.result.findings if finding.flagged]
     others = [titles[finding.id] for finding in request.result.findings if not finding.flagged]
     words = []

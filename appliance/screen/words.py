@@ -93,6 +93,7 @@ ISSUES = {
     "STUDY_UID_SHARED": N_("Two patients came under one study number. They are kept apart."),
     "DELIVERY_PARKED": N_("A destination refuses an object. A person must look."),
     "DESTINATION_UNREACHABLE": N_("A destination does not answer. It is tried again."),
+    "DESTINATION_GONE": N_("A destination is no longer configured. What it has not got stays on this box."),
     "COMMITMENT_REFUSED": N_("The PACS takes no request for storage commitment. What it was sent stays on this box."),
     "COMMITMENT_UNANSWERED": N_("The PACS never says whether it keeps what it was sent. It stays on this box."),
     "COMMITMENT_FAILED": N_("The PACS does not promise to keep an object. It stays on this box."),

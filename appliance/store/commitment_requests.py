@@ -266,7 +266,7 @@ class _Facts:
         if not names:
             return
         for row in db.all(
-            "SELECT sop_instance_uid AS uid, destination, sop_class_uid, state, committed_at FROM delivery"  # noqa: S608
+            "SELECT sop_instance_uid AS uid, destination, sop_class_uid, state, committed_at, removed_at FROM delivery"  # noqa: S608
             f" WHERE destination IN ({marks(names)}) AND sop_instance_uid IN ({marks(wanted)})",
             (*names, *wanted),
         ):
@@ -285,6 +285,8 @@ class _Facts:
             return CLASS_INSTANCE_CONFLICT
         if any(row["state"] == "parked" for row in rows):
             return PROCESSING_FAILURE  # refused for good, or no longer what came: the scanner must not delete it
+        if any(row["committed_at"] is None and row["removed_at"] is not None for row in rows):
+            return PROCESSING_FAILURE  # it went when nobody was to commit to it, and nobody is asked any more
         if uid in self._undecided or any(row["committed_at"] is None for row in rows):
             return None
         return 0

@@ -1,7 +1,8 @@
 """What destinations have been asked to keep for good, and what they answered (storage commitment, PS3.4 Annex J).
 
-A transaction is on disk before it is sent. An answer counts however late it comes and by whichever transaction; asking
-again, with another one, changes nothing of what is committed already.
+A transaction is on disk before it is sent. An answer counts however late it comes and by whichever transaction, but for
+one that is older than a loss which the destination has told since; asking again, with another one, changes nothing of
+what is committed already.
 """
 
 from __future__ import annotations
@@ -206,6 +207,12 @@ class Commitments:
                 if uid in failed:
                     refused += 1
                     _not_committed(tx, delivery, failed[uid])
+                    if failed[uid] == NO_SUCH_OBJECT:
+                        # What was said of an earlier request, and comes only now, is older than this loss.
+                        tx.execute(
+                            "DELETE FROM commitment_delivery WHERE delivery_id = ? AND commitment_id < ?",
+                            (delivery["id"], row["id"]),
+                        )
                 elif uid in committed:
                     kept += 1
                     # One that is owed again, because an earlier report missed it, need not be sent.

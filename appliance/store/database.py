@@ -32,6 +32,8 @@ from appliance.store.migrations import MIGRATIONS
 
 #: Schema that this code reads and writes; ``PRAGMA user_version`` of the file.
 SCHEMA_VERSION = 3
+#: What SQLite says where the file is whole and cannot be written now (error codes need Python 3.11).
+_NO_DAMAGE = ("is full", "is locked", "unable to open", "readonly")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -127,7 +129,8 @@ class Database:
         """Open or create the database and bring its schema forward.
 
         Raises:
-            ConfigError: The file was written by a newer version of this software.
+            ConfigError: The file was written by a newer version of this software, or there is no room to bring an
+                older one forward.
             StoreError: The file is damaged (the daemon then rebuilds, see ``store.rebuild``).
         """
         self.path = path
@@ -189,12 +192,27 @@ class Database:
             tx.journal(DatabaseCreated(stream=stream))
 
     def _migrate(self, version: int) -> None:
-        """Forward, one transaction a step, with a copy of the old file beside it."""
-        self.backup_to(self.path.with_name(f"{self.path.name}.schema{version}.bak"))
-        os.sync()
-        with self._borrowed() as connection:
-            for step in range(version, SCHEMA_VERSION):
-                connection.executescript(f"BEGIN IMMEDIATE;{MIGRATIONS[step]};PRAGMA user_version={step + 1};COMMIT;")
+        """Forward, one transaction a step, with a copy of the old file beside it.
+
+        Raises:
+            ConfigError: There is no room, or another process holds the file: nothing is damaged, nothing has changed.
+        """
+        try:
+            self.backup_to(self.path.with_name(f"{self.path.name}.schema{version}.bak"))
+            os.sync()
+            with self._borrowed() as connection:
+                for step in range(version, SCHEMA_VERSION):
+                    connection.executescript(
+                        f"BEGIN IMMEDIATE;{MIGRATIONS[step]};PRAGMA user_version={step + 1};COMMIT;"
+                    )
+        except sqlite3.OperationalError as error:
+            if not any(words in str(error) for words in _NO_DAMAGE):
+                raise
+            msg = (
+                f"{self.path}: cannot be brought forward from schema {version} to {SCHEMA_VERSION}: {error}; make room"
+                " for two more copies of it and end other programs that use it, then start again"
+            )
+            raise ConfigError(msg) from error
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:

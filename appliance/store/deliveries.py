@@ -97,6 +97,16 @@ class Deliveries:
         )
         return [_delivery(row) for row in rows]
 
+    def is_still_owed(self, delivery: Delivery) -> bool:
+        """Whether it is owed as it was when it was read: an identity corrected since takes the object back."""
+        return (
+            self._db.one(
+                "SELECT 1 FROM delivery WHERE id = ? AND state = 'owed' AND path = ? AND sop_instance_uid = ?",
+                (delivery.id, delivery.path, delivery.sop_instance_uid),
+            )
+            is not None
+        )
+
     def sent(self, delivery_id: int, status: int) -> None:
         """The destination has answered that it stored the object; ``status`` is that answer."""
         with self._db.write() as tx:

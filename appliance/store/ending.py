@@ -21,6 +21,8 @@ class OwedResult:
     kind: DeliveryKind
 
 
+#: Kinds that can tell any outcome.
+_SAYS_ALL = (DeliveryKind.SR, DeliveryKind.STATEMENT)
 #: Which objects which destinations are owed for a result of a package; the caller knows the configuration.
 Owing = Callable[[str, AnalysisResult], tuple[OwedResult, ...]]
 
@@ -99,18 +101,24 @@ def end_analysis(
 
 
 def _corrections(tx: Transaction, predecessor: int | None, owed: tuple[OwedResult, ...]) -> list[OwedResult]:
-    """Who was told of the earlier analysis is told of this one, whatever it says: a withdrawn finding is news."""
+    """Who was told of the earlier analysis is told of this one, whatever it says: a withdrawn finding is news.
+
+    Where only pictures, places or key objects of it went, a report goes: nothing else can say that they hold no longer.
+    """
     rows: list[Any] = []
     while predecessor is not None and not rows:
         rows = tx.all(
-            "SELECT DISTINCT destination, kind FROM delivery WHERE analysis_id = ? AND kind IN ('sr', 'statement')"
-            " ORDER BY destination, kind",
+            "SELECT DISTINCT destination, kind FROM delivery WHERE analysis_id = ? ORDER BY destination, kind",
             (predecessor,),
         )
         # One that was superseded before it ended told nobody: the one before it did.
         older = tx.one("SELECT predecessor FROM analysis WHERE id = ?", (predecessor,))
         predecessor = older["predecessor"] if older else None
     told = [OwedResult(destination=row["destination"], kind=DeliveryKind(row["kind"])) for row in rows]
+    told = [one for one in told if one.kind in _SAYS_ALL]
+    heard = {one.destination for one in (*told, *owed)}
+    others = dict.fromkeys(row["destination"] for row in rows if row["destination"] not in heard)
+    told += [OwedResult(destination=name, kind=DeliveryKind.SR) for name in others]
     return [one for one in told if one not in owed]
 
 

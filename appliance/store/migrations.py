@@ -40,6 +40,7 @@ CREATE TABLE operating_point (
 """
 
 _THREE = """
+ALTER TABLE association ADD COLUMN can_store INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE version ADD COLUMN exposure_index REAL;
 ALTER TABLE version ADD COLUMN target_exposure_index REAL;
 ALTER TABLE version ADD COLUMN deviation_index REAL;
@@ -95,6 +96,7 @@ ALTER TABLE study ADD COLUMN images_removed_at TEXT;
 CREATE INDEX study_kept ON study (last_at) WHERE kept = 1;
 ALTER TABLE version ADD COLUMN removed_at TEXT;
 ALTER TABLE version ADD COLUMN pixel_sha256 TEXT;
+CREATE INDEX version_comparing ON version (id) WHERE state = 'comparing';
 ALTER TABLE analysis ADD COLUMN files_removed_at TEXT;
 CREATE INDEX analysis_files ON analysis (done_at) WHERE files_removed_at IS NULL;
 ALTER TABLE delivery ADD COLUMN committed_at TEXT;
@@ -119,6 +121,7 @@ CREATE TABLE commitment_delivery (
     delivery_id INTEGER NOT NULL,
     PRIMARY KEY (commitment_id, delivery_id)
 ) WITHOUT ROWID, STRICT;
+CREATE INDEX commitment_delivery_of ON commitment_delivery (delivery_id);
 CREATE TABLE commitment_request (
     id INTEGER PRIMARY KEY,
     source TEXT NOT NULL,

@@ -25,6 +25,7 @@ from appliance.store.issues import raise_issue
 from appliance.store.receiving import Original
 from appliance.store.revisions import REBUILT
 from appliance.store.studies import Change, current_of
+from appliance.store.viewrows import marks
 
 #: Columns of a delivery that mean nothing, or another row, in a new database.
 _OF_THE_OLD = frozenset({"id", "study_id", "analysis_id", "version_id", "path", "commit_next_at", "removed_at"})
@@ -64,6 +65,7 @@ def rebuild(state_path: Path, clock: Clock, reader: Reader, why: str, *, reserve
     store = Store.open(state_path, clock, reserve_bytes=reserve_bytes)
     carried = _carry_journal(store, aside / "scanside.db")
     _carry_packages(store, aside / "scanside.db")
+    _carry_rejections(store, aside / "scanside.db")
     sent = _delivered(aside / "scanside.db")
     adopter = Adopter(store, reader, sent.keys())
     for relative in sorted(store.spool.iter_files(), key=lambda name: store.spool.path(name).stat().st_mtime_ns):
@@ -231,14 +233,23 @@ def _carry_sent(store: Store, sent: Mapping[tuple[str, str, str], sqlite3.Row]) 
 
 
 def _carry_requests(store: Store, old: Path) -> None:
-    """What scanners wait to be told."""
+    """What scanners wait to be told. Images of a request that cannot be read any more are nobody's."""
     with store.db.write() as tx:
-        for table in ("commitment_request", "commitment_item"):
-            for row in _rows(old, f"SELECT * FROM {table}"):  # noqa: S608 - literals above
-                tx.execute(
-                    f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})",  # noqa: S608 - marks only
-                    tuple(row),
-                )
+        requests = _rows(old, "SELECT * FROM commitment_request")
+        for row in requests:
+            tx.execute(f"INSERT INTO commitment_request VALUES ({marks(row)})", tuple(row))  # noqa: S608 - marks only
+        known = {row["id"] for row in requests}
+        for row in _rows(old, "SELECT * FROM commitment_item"):
+            if row["request_id"] in known:
+                tx.execute(f"INSERT INTO commitment_item VALUES ({marks(row)})", tuple(row))  # noqa: S608 - marks only
+
+
+def _carry_rejections(store: Store, old: Path) -> None:
+    """What notes named, before any image is recorded: a note may be gone from the spool, or younger than its images."""
+    with store.db.write() as tx:
+        for row in _rows(old, "SELECT sop_instance_uid, title, rejected_at FROM rejected_instance"):
+            # Of no note: ids of versions are given anew.
+            tx.execute("INSERT INTO rejected_instance VALUES (?, ?, 0, ?)", tuple(row))
 
 
 def _rows(old: Path, sql: str) -> list[sqlite3.Row]:

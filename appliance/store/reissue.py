@@ -13,12 +13,13 @@ from appliance.store.facts import ResultReissued
 def reissue_results(tx: Transaction, study_id: int, identity_revision: int) -> None:
     """Owe anew what was said of a study, under the identity that holds from now on.
 
-    What no destination can have is built again and keeps its SOP Instance UID. What one may have (it was sent, or a try
-    ended without an answer) is owed to all of them under another UID, so that it names the earlier one as predecessor.
+    What no destination can have is built and keeps its SOP Instance UID. What one may have is owed to all of them under
+    another UID: two objects under one would be taken for the same. What was sent is named as predecessor.
     """
     rows = tx.all(
         "SELECT d.* FROM delivery d JOIN analysis a ON a.id = d.analysis_id"
-        " WHERE d.study_id = ? AND a.superseded_by IS NULL AND d.identity_revision = ?"
+        # Of what is superseded nothing more is told, but what still waits must not go under the wrong name either.
+        " WHERE d.study_id = ? AND (a.superseded_by IS NULL OR d.state <> 'sent') AND d.identity_revision = ?"
         " ORDER BY d.analysis_id, d.kind, d.id",
         (study_id, identity_revision - 1),
     )
@@ -38,7 +39,8 @@ def reissue_results(tx: Transaction, study_id: int, identity_revision: int) -> N
 
 
 def _may_have(row: Any) -> bool:
-    return bool(row["state"] == "sent" or row["attempt"])
+    """Whether it was built: then it may be on its way now, or a try that is not counted any more was not answered."""
+    return row["path"] is not None
 
 
 def _owe(tx: Transaction, row: Any, uid: str, identity_revision: int) -> None:

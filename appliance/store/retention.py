@@ -11,14 +11,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from appliance.store.database import Database, Transaction, iso
+from appliance.store.database import Database, Transaction, from_iso, iso
 from appliance.store.facts import ImagesRemoved, LeftoversRemoved, ResultsRemoved
 from appliance.store.viewrows import marks
 
-#: ``meta`` row of the last large jump of the wall clock: boot and monotonic reading.
-CLOCK_JUMP = "clock_jump"
+#: ``meta`` row of the large jumps of the wall clock: JSON list of [time after it, seconds], oldest first.
+_CLOCK_JUMPS = "clock_jumps"
 #: Smaller ones do not matter to spans of days.
 _JUMP_S = 3600.0
+#: More than a box that loses its clock every night has in the longest span.
+_MOST_JUMPS = 1000
+_FURTHEST = timedelta(days=100 * 365)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +39,19 @@ class Retention:
         """Read and write ``db``."""
         self._db = db
 
-    def clock_jumped(self, within: timedelta) -> bool:
-        """Whether the wall clock jumped so lately, by the monotonic one, that ages of rows may be wrong."""
-        row = self._db.one("SELECT value FROM meta WHERE key = ?", (CLOCK_JUMP,))
-        if row is None:
-            return False
-        boot, _, mono = str(row["value"]).partition(" ")
-        return boot == self._db.boot and self._db.clock.monotonic() - float(mono) < within.total_seconds()
+    def before(self, age: timedelta) -> datetime:
+        """What is dated before then is as old as ``age``, also where the wall clock was set ahead since.
+
+        A row from before a jump looks older than it is by the jump, over restarts too. Once ``age`` has passed since,
+        every such row is old enough.
+        """
+        now, ahead = self._db.clock.now(), timedelta()
+        row = self._db.one("SELECT value FROM meta WHERE key = ?", (_CLOCK_JUMPS,))
+        for at, by_s in reversed(json.loads(row["value"]) if row else []):
+            if now - from_iso(at) - ahead >= age:
+                break
+            ahead = min(ahead + timedelta(seconds=max(by_s, 0.0)), _FURTHEST)
+        return now - age - ahead
 
     def studies_due(self, before: datetime, committing: Collection[str], limit: int = 1) -> list[int]:
         """Studies whose image files may go, oldest first.
@@ -207,9 +216,11 @@ def restore_image(tx: Transaction, study_id: int, version_id: int, path: str, si
 
 
 def note_clock_jump(tx: Transaction, by_s: float) -> None:
-    """The wall clock was set: ages of rows may be wrong for a while."""
+    """The wall clock was set: rows from before look older, or younger, than they are."""
     if abs(by_s) >= _JUMP_S:
+        row = tx.one("SELECT value FROM meta WHERE key = ?", (_CLOCK_JUMPS,))
+        jumps = [*(json.loads(row["value"]) if row else []), (tx.at, by_s)][-_MOST_JUMPS:]
         tx.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (CLOCK_JUMP, f"{tx.boot} {tx.mono}"),
+            (_CLOCK_JUMPS, json.dumps(jumps)),
         )

@@ -27,7 +27,7 @@ class OpenSeries:
     id: int
     sop_class_uid: str
     source: str
-    #: Whether any association of the same source is open now.
+    #: Whether any association of the same source, on which images may come, is open now.
     peer_is_open: bool
     #: Monotonic reading at which its last image was received; of an earlier boot: 0.
     last_mono: float
@@ -121,7 +121,7 @@ class Revisions:
         """Series that hold images which are in no revision yet: cheap, asked several times a second."""
         rows = self._db.all(
             "SELECT s.id, s.sop_class_uid, s.changed_mono, s.boot, t.source, EXISTS (SELECT 1 FROM association a"
-            " WHERE a.source = t.source AND a.how IS NULL) AS busy,"
+            " WHERE a.source = t.source AND a.how IS NULL AND a.can_store = 1) AS busy,"
             " s.series_instance_uid FROM series s JOIN study t ON t.id = s.study_id WHERE s.open = 1 ORDER BY s.id"
         )
         return [

@@ -31,7 +31,8 @@ CREATE TABLE association (
     opened_at TEXT NOT NULL,
     closed_at TEXT,
     how TEXT,                       -- released | aborted | lost; NULL while open
-    images INTEGER NOT NULL DEFAULT 0
+    images INTEGER NOT NULL DEFAULT 0,
+    can_store INTEGER NOT NULL DEFAULT 1  -- 0: none of its contexts is of images, so it holds no series back
 ) STRICT;
 CREATE INDEX association_open ON association (source) WHERE how IS NULL;
 
@@ -128,6 +129,7 @@ CREATE TABLE version (
     UNIQUE (instance_id, n)
 ) STRICT;
 CREATE INDEX version_association ON version (association_id);
+CREATE INDEX version_comparing ON version (id) WHERE state = 'comparing';
 
 -- What a series consisted of when it was taken as whole.
 CREATE TABLE revision (
@@ -273,6 +275,7 @@ CREATE TABLE commitment_delivery (
     delivery_id INTEGER NOT NULL,
     PRIMARY KEY (commitment_id, delivery_id)
 ) WITHOUT ROWID, STRICT;
+CREATE INDEX commitment_delivery_of ON commitment_delivery (delivery_id);
 
 -- What scanners asked us to commit to, and what they have not been told yet.
 CREATE TABLE commitment_request (

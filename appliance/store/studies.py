@@ -97,8 +97,10 @@ class Studies:
 
     # Associations -----------------------------------------------------------------------------------------------
 
-    def open_association(self, *, source: str, calling_ae: str, called_ae: str, address: str) -> int:
-        """Note an accepted association; returns its id."""
+    def open_association(
+        self, *, source: str, calling_ae: str, called_ae: str, address: str, can_store: bool = True
+    ) -> int:
+        """Note an accepted association, on which images may come or not; returns its id."""
         with self._db.write() as tx:
             association_id = tx.insert(
                 "association",
@@ -107,6 +109,7 @@ class Studies:
                 called_ae=called_ae,
                 address=address,
                 opened_at=tx.at,
+                can_store=int(can_store),
             )
             tx.journal(AssociationOpened(association=association_id, source=source))
             return association_id
@@ -271,7 +274,8 @@ class Studies:
 
     def to_compare(self) -> list[tuple[Version, Version]]:
         """Pairs (current version, version in another transfer syntax) that the worker has still to compare."""
-        rows = self._db.all("SELECT * FROM version WHERE state = ? ORDER BY id", (str(VersionState.COMPARING),))
+        # SQLite takes the index of these only for queries that say the state in these words.
+        rows = self._db.all("SELECT * FROM version WHERE state = 'comparing' ORDER BY id")
         pairs = []
         for row in rows:
             sql = "SELECT v.* FROM version v JOIN instance i ON i.version_id = v.id WHERE i.id = ?"

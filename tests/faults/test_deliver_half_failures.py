@@ -254,3 +254,26 @@ def test_a_file_that_is_missing_cut_or_overwritten_is_told_and_not_sent(box, pac
     assert pacs.arrivals == []
     assert "SPOOL_CORRUPT" in box.issues()
     stage.close()
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_a_result_that_was_taken_back_while_another_was_being_sent_does_not_leave_the_box(box, pacs):
+    first, second, third = (box.owe(kind="sr") for _ in range(3))
+    taken_back = box.row(second)["sop_instance_uid"]
+
+    def corrected(_uid):
+        """As the first arrives, the patient of the second turns out to be another."""
+        with box.store.db.write() as tx:
+            tx.execute(
+                "UPDATE delivery SET state = 'held', path = NULL, sop_instance_uid = '2.25.1' WHERE id = ?", (second,)
+            )
+        return 0x0000
+
+    pacs.status = corrected
+    stage = box.stage(pacs.port, purpose="test")
+    box.drain(stage)
+    stage.close()
+    arrived = [arrival.sop_instance_uid for arrival in pacs.arrivals]
+    assert arrived == [box.row(first)["sop_instance_uid"], box.row(third)["sop_instance_uid"]]
+    assert taken_back not in arrived
+    assert box.states() == ["sent", "held", "sent"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import select
 import socket
+import struct
 import threading
 import time
 
@@ -13,6 +15,7 @@ from deliver_kit import running_box, scripted_peer
 from http_kit import http_stub
 from mllp_kit import ack_of, mllp_peer
 from statement_kit import STATEMENT
+from tls_kit import Authority, server_side
 
 from appliance.config import Config
 from appliance.deliver import connect
@@ -38,7 +41,7 @@ def to(tmp_path):
         if kind == "hl7":
             fields |= {"host": "127.0.0.1", "port": port}
         else:
-            fields["url"] = f"http://127.0.0.1:{port}/root"
+            fields["url"] = f"{'https' if 'tls' in more else 'http'}://127.0.0.1:{port}/root"
         if kind == "webhook":
             fields["secret_path"] = secret
         return Config.model_validate({"destinations": [fields]}).destinations[0]
@@ -377,3 +380,63 @@ def test_cutting_a_connection_leaves_the_encryption_of_it_in_place():
             connect.cut(probe)
             assert calls == []
             assert other.recv(1) == b""
+
+
+# -- over TLS --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "hospital")
+
+
+def test_an_object_over_which_a_server_ends_its_tls_holds_nobody_back_and_is_parked(box, to, owe, authority):
+    poison, *_ = (owe("stow", study=n + 1, data=bytes(4 << 20)) for n in range(3))
+    uid = box.row(poison)["sop_instance_uid"].encode()
+    context = server_side(authority.issue("server"))
+
+    def script(connection, _number):
+        with context.wrap_socket(connection, server_side=True) as secured, secured.makefile("rb") as stream:
+            while line := stream.readline():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+                if line == b"\r\n":
+                    begin = stream.read(4096)
+                    if uid in begin:
+                        return
+                    stream.read(length - len(begin))
+                    item = {"00081155": {"vr": "UI", "Value": ["2.25." + begin.split(b"2.25.")[1][:4].decode()]}}
+                    told = json.dumps({"00081199": {"vr": "SQ", "Value": [item]}}).encode()
+                    secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(told) + told)
+
+    with scripted_peer(script) as port:
+        stage = box.stage_to(to("stow", port, tls={"ca_path": authority.path}))
+        box.drain(stage)
+        stage.close()
+    assert box.states() == ["parked", "sent", "sent"]
+    assert "while others were stored" in box.row(poison)["error"]
+
+
+@pytest.mark.parametrize("banner", [b"", b"hello"])
+def test_a_port_that_resets_connections_before_tls_is_told_and_waited_for(box, to, owe, authority, monkeypatch, banner):
+    one = owe("hl7")
+    connected, is_connected = connect._connected, threading.Event()
+
+    def after_the_reset(*whom):
+        connection = connected(*whom)
+        is_connected.set()
+        select.select([connection], [], [], 10)
+        return connection
+
+    def script(connection, _number):
+        is_connected.wait(10)
+        connection.sendall(banner)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    monkeypatch.setattr(connect, "_connected", after_the_reset)
+    with scripted_peer(script) as port:
+        stage = box.stage_to(to("hl7", port, tls={"ca_path": authority.path}))
+        assert not stage.step()
+        stage.close()
+    assert "TLS" in box.row(one)["error"]
+    assert (box.row(one)["state"], box.row(one)["attempt"]) == ("owed", 0)

@@ -117,6 +117,19 @@ def test_what_the_pacs_has_lost_is_sent_again_and_a_late_answer_spares_the_sendi
     assert committed(box) == [True, True]
 
 
+@pytest.mark.req("R-CUSTODY-02")
+def test_a_success_of_an_older_request_that_comes_after_the_pacs_has_told_of_a_loss_does_not_count(box):
+    ids, uids = sent(box, 2)
+    for transaction in ("9.1", "9.2"):
+        box.store.commitments.asked(box.store.commitments.begin("pacs", transaction, ids))
+    box.store.commitments.answered("9.2", (), {uids[0]: 0x0112})
+    box.store.commitments.answered("9.1", uids, {})
+    assert box.states() == ["owed", "sent"]
+    assert committed(box) == [False, True]
+    box.store.commitments.answered("9.2", uids, {})
+    assert committed(box) == [True, True]
+
+
 def test_a_report_that_never_comes_is_asked_for_by_a_new_transaction_and_the_old_one_still_counts(box):
     _, uids = sent(box, 1)
     box.clock.advance(QUIET_S)

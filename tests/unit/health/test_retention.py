@@ -10,6 +10,7 @@ from appliance.config import Config
 from appliance.health.retention import RetentionStage
 from appliance.records import AnalysisResult, DeliveryKind, Outcome, Role
 from appliance.store.analyses import Plan
+from appliance.store.destinations import tell_gone
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.rebuild import recover
@@ -135,3 +136,37 @@ def test_files_that_no_row_names_go_after_a_day_and_what_is_named_or_young_or_ol
     assert files(store) == {"store": 0, RESULTS: 3, PICTURES: 2}
     (fact,) = [fact for fact in store.journal.after(0) if fact.kind == Kind.LEFTOVERS_REMOVED]
     assert fact.body["files"] == 3
+
+
+@pytest.mark.req("R-RETAIN-02")
+def test_a_destination_that_is_gone_from_the_configuration_or_renamed_lets_nothing_go_and_is_told_of(
+    store, study, clock
+):
+    study(1)
+    pacs = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "port": 104, "ae_title": "PACS", "commitment": True}
+
+    def configured(**changes):
+        return Config.model_validate({"destinations": [{**pacs, **changes}]})
+
+    def keeps(config):
+        tell_gone(store.db, [one.name for one in config.destinations])
+        run(RetentionStage(store, config, clock), clock, 100)
+        return files(store)["store"], [(issue.code, issue.subject) for issue in store.issues.open()]
+
+    asked = [row["id"] for row in store.db.all("SELECT id FROM delivery")]
+    store.commitments.asked(store.commitments.begin("pacs", "9.1", asked))
+    assert keeps(configured()) == (1, [])
+    assert keeps(configured(name="pacs-2")) == (1, [("DESTINATION_GONE", "pacs")])
+    assert "1 that it got are not committed to" in store.issues.open()[0].detail["why"]
+    assert keeps(configured()) == (1, [])
+    assert keeps(configured(commitment=False)) == (0, [])
+
+
+def test_what_is_owed_to_a_destination_that_is_gone_is_told_of(store, study, clock):
+    study(1)
+    with store.db.write() as tx:
+        tx.execute("UPDATE delivery SET state = 'owed'")
+    tell_gone(store.db, ["other"])
+    (issue,) = store.issues.open()
+    assert (issue.code, issue.subject) == ("DESTINATION_GONE", "pacs")
+    assert "1 objects are owed to it" in issue.detail["why"]

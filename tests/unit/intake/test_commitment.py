@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from custody_kit import INSTANCE, AskingScanner, item, report
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from appliance.config import Config
@@ -115,6 +116,25 @@ def test_what_never_came_is_no_such_object_and_what_the_pacs_refuses_for_good_ha
     assert {uid: reason for _, uid, reason in told.failed} == {first: PROCESSING_FAILURE, "1.9.9": NO_SUCH_OBJECT}
 
 
+@pytest.mark.req("R-CUSTODY-03")
+def test_an_image_that_has_gone_without_being_committed_to_has_failed_and_counts_again_once_it_is_sent_again(
+    store, service, images, make_header, receive
+):
+    """It went while the destination had no commitment; nobody is asked for it any more."""
+    (uid,) = images()
+    set_delivery(store, uid, state="sent", sent_at=AT, removed_at=AT)
+    with store.db.write() as tx:
+        tx.execute("UPDATE version SET removed_at = ?", (AT,))
+    service.requested(peer(), action(), wanted(uid))
+    assert decided(store) == {uid: PROCESSING_FAILURE}
+    store.commitment_requests.reported(store.commitment_requests.next_report("CT-1"))
+    (known,) = store.studies.versions(uid)
+    assert store.studies.add_repeat(receive(make_header(1)), known.id)
+    service.requested(peer(), action(), wanted(uid))
+    assert decided(store) == {uid: None}
+    assert len(store.commitments.due("pacs", store.db.clock.now(), 10)) == 1
+
+
 def test_an_image_under_another_class_is_a_conflict(store, service, images):
     (uid,) = images()
     set_delivery(store, uid, state="sent", committed_at="2026-01-01T00:00:00.000000Z")
@@ -163,6 +183,18 @@ def test_a_request_that_could_never_be_reported_is_refused_at_once_and_the_journ
 )
 def test_a_request_without_what_it_needs_is_an_invalid_argument(store, service, ds):
     assert service.requested(peer(), action(), ds) == 0x0115
+    assert store.db.all("SELECT * FROM commitment_request") == []
+
+
+@pytest.mark.parametrize(("vr", "value"), [("US", 5), ("FL", 1.5), ("UI", "1.2"), ("DS", "1"), ("AT", 0x00080018)])
+def test_a_sequence_that_is_sent_as_something_else_is_an_invalid_argument_of_requests_and_reports(
+    store, service, vr, value
+):
+    ds = Dataset()
+    ds.TransactionUID = "9.1"
+    ds.add(DataElement("ReferencedSOPSequence", vr, value))
+    assert service.requested(peer(), action(), ds) == 0x0115
+    assert service.reported(peer("PACS"), None, ds) == 0x0115
     assert store.db.all("SELECT * FROM commitment_request") == []
 
 
@@ -245,3 +277,22 @@ def test_a_scanner_that_is_switched_off_gets_its_report_when_it_is_back(store, c
         clock.advance(60)
         telling.step()
         assert back.reports.rows[0]["committed"] == {uid}
+
+
+def test_a_look_at_very_many_requests_leaves_the_machine_to_others(store, clock):
+    looks = []
+
+    class Slow:
+        def decide(self, *_):
+            looks.append(clock.monotonic())
+            clock.advance(1.0)
+
+        def next_report(self, _):
+            return None
+
+    made = config()
+    telling = CommitmentReportStage(made.sources[0], made, Slow(), clock)
+    for _ in range(60):
+        telling.step()
+        clock.advance(1.0)
+    assert 4 <= len(looks) <= 6

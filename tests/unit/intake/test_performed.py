@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
@@ -108,3 +109,12 @@ def test_list_leaves_out_what_is_no_uid_and_is_none_where_nothing_is_listed():
     ds.PerformedSeriesSequence.append(Dataset())
     assert listed_images(ds) == {("1.2.3", "1.2.3.1")}
     assert listed_images(Dataset()) is None
+
+
+@pytest.mark.parametrize("keyword", ["PerformedSeriesSequence", "ReferencedImageSequence"])
+def test_list_that_is_sent_as_a_number_lists_nothing(keyword):
+    ds = ended()
+    item = ds if keyword in ds else ds.PerformedSeriesSequence[0]
+    del item[keyword]
+    item.add(DataElement(keyword, "US", 5))  # Explicit VR lets a peer say so
+    assert listed_images(ds) == set()

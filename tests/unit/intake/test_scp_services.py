@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
-from pynetdicom.sop_class import ModalityPerformedProcedureStep, StorageCommitmentPushModel
+from pynetdicom.sop_class import CTImageStorage, ModalityPerformedProcedureStep, StorageCommitmentPushModel
 from scp_kit import RawPeer, data_pdu, data_pdus, running_scp
 
 from appliance.dicom import commands
@@ -81,7 +81,11 @@ def test_a_service_that_the_box_does_not_give_is_refused_at_negotiation(box):
     assoc.release()
 
 
-@pytest.mark.parametrize("data", [b"\x08\x00\x99\x11\xff\xff\xff\x7f", b"\0" * 7])
+#: Far more items than any list of images has: they would take gigabytes and minutes.
+_FLOOD = b"\x08\x00\x99\x11" + (8 * 250_000).to_bytes(4, "little") + b"\xfe\xff\x00\xe0\0\0\0\0" * 250_000
+
+
+@pytest.mark.parametrize("data", [b"\x08\x00\x99\x11\xff\xff\xff\x7f", b"\0" * 7, _FLOOD])
 def test_a_data_set_that_cannot_be_read_is_an_invalid_argument(box, data):
     request = commands.encode_request(
         commands.N_ACTION_RQ, 1, StorageCommitmentPushModel, INSTANCE, type_id=1, has_data_set=True
@@ -93,3 +97,9 @@ def test_a_data_set_that_cannot_be_read_is_an_invalid_argument(box, data):
             peer.send(pdu)
         assert peer.status() == commands.INVALID_ARGUMENT
     assert box.commit.asked == []
+
+
+def test_the_store_is_told_on_which_associations_images_may_come(box):
+    for classes in ([StorageCommitmentPushModel, "1.2.840.10008.1.1"], [StorageCommitmentPushModel, CTImageStorage]):
+        associate(box, *classes).release()
+    assert [one.can_store for one in box.sink.opened] == [False, True]

@@ -339,6 +339,15 @@ def test_the_key_objects_of_a_triage_package_are_the_whole_series(analysed, ct_f
     assert not images_named(objects[SR])
 
 
+@pytest.mark.req("R-REPORT-07")
+def test_what_shows_a_place_is_not_built_for_a_triage_package_whoever_asks(analysed, ct_files):
+    requests = analysed(ct_files, kinds=[SEG, GSPS, SC])
+    triage = dataclasses.replace(requests[SEG].package, intended_use="triage")
+    refused = refusals({kind: dataclasses.replace(one, package=triage) for kind, one in requests.items()})
+    assert set(refused) == {"seg", "gsps", "sc"}
+    assert all("a triage package tells no place" in reason for reason in refused.values())
+
+
 @pytest.mark.req("R-REPORT-04")
 def test_the_key_objects_of_a_detection_are_its_key_slices_the_most_telling_first(analysed, ct_files, make_finding):
     uids = uids_of(ct_files)
@@ -364,7 +373,7 @@ def test_the_capture_is_the_picture_below_a_band_and_names_its_source(analysed, 
     requests = analysed(ct_files)
     capture = report_kit.built(requests)[SC]
     assert list(capture.ImageType) == ["DERIVED", "SECONDARY"]
-    assert capture.BurnedInAnnotation == "NO"
+    assert "BurnedInAnnotation" not in capture, "the scanner did not say"
     assert "Not for diagnosis" in capture.DerivationDescription
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == uids_of(ct_files)[0]
     assert list(capture.PatientOrientation) == ["L", "P"]
@@ -393,6 +402,13 @@ def test_an_image_with_text_in_its_pixels_gives_no_capture_and_the_other_objects
     refused = refusals(analysed(files, shape=(60, 80)))
     assert set(refused) == {"sc"}
     assert "text burned into its pixels" in refused["sc"]
+
+
+@pytest.mark.req("R-REPORT-05")
+@pytest.mark.parametrize(("told", "written"), [("NO", "NO"), ("", None)])
+def test_no_capture_promises_more_of_text_in_its_pixels_than_the_scanner(analysed, make_xray, told, written):
+    files = make_xray("unsaid", values={"BurnedInAnnotation": told})
+    assert report_kit.built(analysed(files, kinds=[SC]))[SC].get("BurnedInAnnotation") == written
 
 
 @pytest.mark.req("R-REPORT-09")

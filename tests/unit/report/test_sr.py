@@ -213,11 +213,12 @@ def test_a_point_and_a_frame_of_a_multi_frame_image_are_placed(build, make_reque
     assert report_kit.dciodvfy_errors(path) == []
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FINDING, Outcome.NOTHING_FLAGGED])
 def test_a_finding_that_the_installed_package_does_not_know_is_said_and_not_guessed(
-    build, make_request, make_result, make_finding
+    build, make_request, make_result, make_finding, outcome
 ):
     with pytest.raises(NotBuildable, match="does not declare finding 'unheard-of'"):
-        build(make_request(make_result(Outcome.FINDING, make_finding(id="unheard-of"))))
+        build(make_request(make_result(outcome, make_finding(id="unheard-of"))))
 
 
 def requests(make_request, make_result, make_finding, with_identity):

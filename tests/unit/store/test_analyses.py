@@ -255,7 +255,6 @@ def test_a_result_that_was_sent_is_sent_again_under_the_corrected_identity_and_n
 def test_a_result_that_nobody_has_is_built_again_under_its_own_uid(store, queue, build, correct):
     _, analysis_id = queue()
     store.analyses.finish(analysis_id, finding(), (SR,))
-    build(analysis_id)
     (before,) = results(store)
     correct("P2")
     (after,) = results(store)
@@ -265,15 +264,47 @@ def test_a_result_that_nobody_has_is_built_again_under_its_own_uid(store, queue,
 
 
 @pytest.mark.req("R-RESULT-08")
-def test_after_a_try_without_an_answer_the_uid_is_another_one(store, clock, queue, build, correct):
+@pytest.mark.parametrize("history", ["on its way", "a try without an answer", "that try, and a retry by a person"])
+def test_what_a_pacs_may_have_is_corrected_under_another_uid(store, clock, queue, build, correct, history):
     _, analysis_id = queue()
     store.analyses.finish(analysis_id, finding(), (SR,))
     build(analysis_id)
     (before,) = results(store)
-    store.deliveries.failed(before["id"], "the association was lost", clock.now())
+    if "try" in history:
+        store.deliveries.failed(before["id"], "the association was lost", clock.now())
+    if "person" in history:
+        store.deliveries.retry()
     correct("P2")
     (after,) = results(store)
+    assert (after["id"], after["state"], after["path"]) == (before["id"], "held", None)
     assert after["sop_instance_uid"] != before["sop_instance_uid"], "the PACS may have the first one under that UID"
+
+
+@pytest.mark.req("R-RESULT-08")
+@pytest.mark.parametrize("is_built", [False, True])
+def test_what_waits_of_a_superseded_analysis_does_not_go_under_the_wrong_name(store, queue, build, correct, is_built):
+    _, first = queue()
+    store.analyses.finish(first, finding(), (SR,))
+    if is_built:
+        build(first)
+    queue(2)
+    correct("P2")
+    (waiting,) = results(store)
+    assert (waiting["state"], waiting["path"], waiting["identity_revision"]) == ("held", None, 2)
+    assert store.deliveries.to_build(first).identity.patient_id == "P2"
+    build(first, identity_revision=2)
+    assert store.deliveries.analyses_to_build() == [], "it is not built for ever"
+
+
+@pytest.mark.req("R-RESULT-08")
+def test_what_was_sent_of_a_superseded_analysis_is_not_told_anew(store, queue, build, correct):
+    _, first = queue()
+    store.analyses.finish(first, finding(), (SR,))
+    build(first)
+    store.deliveries.sent(results(store)[0]["id"], 0)
+    queue(2)
+    correct("P2")
+    assert [row["state"] for row in results(store)] == ["sent"]
 
 
 @pytest.mark.req("R-RESULT-08")
@@ -310,6 +341,20 @@ def test_who_was_told_of_a_finding_is_told_that_newer_images_do_not_show_it(stor
     store.analyses.finish(second, NOTHING, ())
     told = results(store)[-1]
     assert (told["analysis_id"], told["destination"], told["kind"]) == (second, "PACS", "sr")
+
+
+@pytest.mark.req("R-RESULT-09")
+def test_who_was_shown_a_finding_without_a_report_gets_one_when_newer_images_do_not_show_it(store, queue):
+    _, first = queue()
+    ko = OwedResult(destination="PACS", kind=DeliveryKind.KO)
+    store.analyses.finish(first, finding(), (ko, OwedResult(destination="PACS", kind=DeliveryKind.SC)))
+    _, second = queue(2)
+    store.analyses.finish(second, finding(), (ko,))
+    assert [row["kind"] for row in results(store)] == ["ko", "sc", "ko"], "who is told again needs no other object"
+    _, third = queue(3)
+    store.analyses.finish(third, NOTHING, ())
+    told = results(store)[3:]
+    assert [(row["analysis_id"], row["destination"], row["kind"]) for row in told] == [(third, "PACS", "sr")]
 
 
 def test_who_was_told_nothing_before_is_told_nothing_now(store, queue):

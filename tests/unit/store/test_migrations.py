@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from appliance.clock import SystemClock
+from appliance.errors import ConfigError
+from appliance.records import (
+    AnalysisResult,
+    DeliveryKind,
+    FindingResult,
+    Outcome,
+    Reason,
+    Rejection,
+    RejectionTitle,
+    Role,
+)
 from appliance.store import Store
+from appliance.store.analyses import Plan
 from appliance.store.database import SCHEMA_VERSION, Database
+from appliance.store.ending import OwedResult
+from appliance.store.receiving import Original
+from appliance.store.studies import Change
 
 #: Every schema that a box may still hold, as this software wrote it then.
 OLD = {n: Path(__file__).with_name(f"schema_{n}.sql").read_text(encoding="utf-8") for n in range(1, SCHEMA_VERSION)}
@@ -65,6 +81,74 @@ def test_box_of_an_older_schema_comes_forward_with_its_studies_and_its_journal(
     assert now.db.stream == store.db.stream
     now.close()
     assert (folder / f"scanside.db.schema{schema}.bak").exists()
+
+
+@pytest.mark.req("R-OPERATE-01")
+@pytest.mark.parametrize("schema", OLD)
+def test_what_an_older_box_sent_is_asked_for_kept_withdrawn_and_issued_anew_like_any_other(
+    tmp_path, store, clock, make_header, receive, schema
+):
+    stored = store.studies.add_new(receive(make_header(1)), (Original(destination="pacs", calling_ae="CT1"),))
+    (series,) = store.revisions.open_series()
+    revision_id = store.revisions.make_ready(store.revisions.evidence(series), "quiet", {})
+    plan = Plan(
+        package="head",
+        package_version="1.0.0",
+        role=Role.LIVE,
+        category=1,
+        notify="active",
+        intended_use="triage",
+        deadline_s=180,
+        inputs={"ct": revision_id},
+    )
+    (analysis_id,) = store.analyses.route(stored.study_id, (revision_id,), (plan,), (), lambda *_: ())
+    bleed = FindingResult(id="bleed", score=0.9, operating_point="default", threshold=0.5, flagged=True, category=1)
+    result = AnalysisResult(outcome=Outcome.FINDING, findings=(bleed,))
+    store.analyses.finish(analysis_id, result, (OwedResult(destination="pacs", kind=DeliveryKind.SR),))
+    with store.db.write() as tx:
+        tx.execute("UPDATE delivery SET state = 'sent', sent_at = ?, path = coalesce(path, 'results/00/x')", (tx.at,))
+    folder = tmp_path / "old"
+    folder.mkdir()
+    write_old(folder / "scanside.db", store, schema)
+    (sr,) = store.db.all("SELECT sop_instance_uid FROM delivery WHERE kind = 'sr'")
+
+    now = Store.open(folder, clock, reserve_bytes=0)
+
+    clock.advance(400 * 86400)
+    before = now.retention.before(timedelta(hours=72))
+    assert len(now.commitments.due("pacs", clock.now(), 10)) == 2
+    assert now.retention.studies_due(before, ("pacs",)) == now.retention.results_due(before, ("pacs",)) == []
+    assert now.retention.studies_due(before, ()) == [stored.study_id]
+    known = now.studies.versions("1.2.3.4.1")
+    corrected = receive(make_header(1, patient_id="P2"))
+    now.studies.add_version(corrected, known, Change.IDENTITY, ())
+    rows = now.db.all("SELECT * FROM delivery WHERE kind = 'sr' ORDER BY id")
+    assert [(row["state"], row["identity_revision"]) for row in rows] == [("sent", 1), ("held", 2)]
+    assert rows[0]["study_instance_uid"] == "1.2.3"
+    assert rows[0]["sop_instance_uid"] == sr["sop_instance_uid"] != rows[1]["sop_instance_uid"]
+    rejection = Rejection(title=RejectionTitle.QUALITY, sop_instance_uids=("1.2.3.4.1",))
+    now.studies.add_new(receive(make_header(9, rejection=rejection, patient_id="P2")), ())
+    study = now.views.study(stored.study_id).study
+    assert (study.outcome, study.reason, study.alert.state) == (Outcome.NOT_ANALYSED, Reason.WITHDRAWN, "withdrawn")
+    now.close()
+
+
+@pytest.mark.req("R-OPERATE-01")
+def test_a_disk_without_room_for_the_migration_changes_nothing_and_is_no_damage(tmp_path, store, monkeypatch):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    write_old(folder / "scanside.db", store, 2)
+
+    def full(self, path):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "backup_to", full)
+        with pytest.raises(ConfigError, match="disk is full; make room"):
+            Store.open(folder, SystemClock(), reserve_bytes=0)
+    now = Store.open(folder, SystemClock(), reserve_bytes=0)
+    assert now.db.stream == store.db.stream
+    now.close()
 
 
 @pytest.mark.req("R-OPERATE-01")

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 
 from appliance.store.orphans import has_orphans, withdraw_analyses
+from appliance.store.steps import listed_images
 
 #: Tables that are never emptied, by the names that queries give them.
-GROWING = {"a", "analysis", "r", "revision", "i", "analysis_input", "journal", "st", "study", "s", "series"}
+GROWING = {"a", "analysis", "r", "revision", "i", "analysis_input", "journal", "st", "study", "s", "series"} | {
+    "version",
+    "o",
+    "instance",
+    "p",
+    "performed_image",
+    "study_order",
+}
 ASKED = {
     "analyses that wait for a version that no longer runs": lambda store: has_orphans(store.db),
     "analyses that wait": lambda store: store.analyses.open(),
@@ -15,6 +23,10 @@ ASKED = {
     "what was in a worker": lambda store: store.analyses.recover(),
     "studies to route": lambda store: store.revisions.studies_to_route(),
     "what the box does now": lambda store: store.views.box(),
+    "versions to compare": lambda store: store.studies.to_compare(),
+    "open series": lambda store: store.revisions.open_series(),
+    "what steps list of a series": lambda store: listed_images(store.db, 1, "1.2.3"),
+    "orders to ask for": lambda store: store.orders.to_ask(),
 }
 
 

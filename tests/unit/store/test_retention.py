@@ -169,17 +169,46 @@ def test_images_of_a_parallel_source_go_after_the_last_image(store, study, clock
     assert due(store) == []
 
 
-def test_a_clock_that_was_set_ahead_takes_nothing_with_it(store, study, clock):
-    assert not store.retention.clock_jumped(H72)
-    clock.jump(3600 * 24 * 365)
-    with store.db.write() as tx:
-        note_clock_jump(tx, 3600 * 24 * 365.0)
-    assert store.retention.clock_jumped(H72)
-    clock.advance(73 * 3600)
-    assert not store.retention.clock_jumped(H72)
-    with store.db.write() as tx:
-        note_clock_jump(tx, 3.0)  # the work of NTP
-    assert not store.retention.clock_jumped(H72)
+@pytest.mark.req("R-RETAIN-02")
+def test_a_clock_that_was_set_ahead_takes_nothing_with_it_and_stops_nothing_for_good(store, study, clock):
+    study_id, analysis_id = study()
+    year = timedelta(days=366)
+
+    def may_go():
+        images = store.retention.studies_due(store.retention.before(H72), ("pacs",))
+        return images == [study_id], store.retention.results_due(store.retention.before(year), ("pacs",)) == [
+            analysis_id
+        ]
+
+    def jump(by_s):
+        clock.jump(by_s)
+        with store.db.write() as tx:
+            note_clock_jump(tx, by_s)
+
+    send_all(store)
+    clock.advance(3600)
+    jump(400 * 86400.0)
+    jump(3.0)  # the work of NTP
+    assert may_go() == (False, False)
+    # A restart in between changes nothing.
+    store.db.boot = "another"
+    clock.advance(70 * 3600)
+    assert may_go() == (False, False)
+    clock.advance(3 * 3600)
+    assert may_go() == (True, False)
+    clock.advance(365 * 86400)
+    assert may_go() == (True, True)
+
+
+def test_a_box_whose_clock_stands_still_every_night_still_removes_images(store, study, clock):
+    study_id, _ = study()
+    send_all(store)
+    for _ in range(7):
+        clock.advance(12 * 3600)
+        clock.jump(12 * 3600)
+        with store.db.write() as tx:
+            note_clock_jump(tx, 12 * 3600.0)
+    assert store.retention.studies_due(store.retention.before(H72), ("pacs",)) == [study_id]
 
 
 @pytest.mark.req("R-RETAIN-03")

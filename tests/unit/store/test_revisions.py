@@ -40,3 +40,13 @@ def test_only_the_latest_images_count(store, arrive):
     for number in range(1, 6):
         arrive("a", number, after_s=float(number))
     assert store.revisions.gaps_s("CT-1", longest_s=20, limit=3) == pytest.approx([4.0, 5.0])
+
+
+@pytest.mark.req("R-COMPLETE-03")
+def test_association_on_which_no_image_can_come_holds_no_series_back(store, arrive):
+    arrive("a", 1, after_s=0)
+    peer = {"source": "CT-1", "calling_ae": "CT1", "called_ae": "BOX", "address": "127.0.0.1"}
+    store.studies.open_association(**peer, can_store=False)
+    assert not store.revisions.open_series()[0].peer_is_open
+    store.studies.open_association(**peer)
+    assert store.revisions.open_series()[0].peer_is_open
