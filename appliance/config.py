@@ -7,13 +7,14 @@ global: each part is handed its own section.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from appliance.errors import ConfigError
 from appliance.records import DeliveryKind, Outcome, Role, SourceMode
@@ -97,6 +98,24 @@ SocketAddress = Annotated[str, AfterValidator(_socket_address)]
 Url = Annotated[str, AfterValidator(_url)]
 DicomObject = Annotated[DeliveryKind, AfterValidator(_dicom_object)]
 #: A field of an HL7 header: what stands there is not escaped by all readers, so it holds no delimiters.
+#: What stands in braces in a field of the site's own (``deliver.hl7`` fills it in).
+HL7_VALUES = (
+    "accession_number",
+    "study_id",
+    "requested_procedure_id",
+    "procedure",
+    "patient_id",
+    "issuer",
+    "study_instance_uid",
+    "study_description",
+    "modality",
+    "package",
+    "outcome",
+)
+#: Who it is about, which package spoke, and that nobody has confirmed it, are no matter of a site's taste.
+HL7_OURS = frozenset({"PID-1", "PID-3", "PID-5", "PID-7", "PID-8", "OBR-1", "OBR-4", "OBR-25"})
+Hl7Text = Annotated[str, Field(max_length=200, pattern=r"^[^|\x00-\x1f\x7f]*$")]
+Hl7Field = Annotated[str, Field(pattern=r"^(PID|PV1|ORC|OBR)-[1-9][0-9]?$")]
 Hl7Name = Annotated[str, Field(max_length=180, pattern=r"^[^|^~\\&\x00-\x1f\x7f]*$")]
 
 
@@ -290,6 +309,22 @@ class Hl7Destination(_OfStatements):
     receiving_application: Hl7Name = Field(default="", description="MSH-5")
     receiving_facility: Hl7Name = Field(default="", description="MSH-6")
     processing_id: Literal["P", "T"] = Field(default="P", description="MSH-11: P production, T training")
+    fields: dict[Hl7Field, Hl7Text] = Field(
+        default={}, description="Fields that this site wants otherwise: text with {names} of what is known of the order"
+    )
+
+    @field_validator("fields")
+    @classmethod
+    def _known(cls, fields: dict[str, str]) -> dict[str, str]:
+        for place, text in fields.items():
+            if place in HL7_OURS:
+                msg = f"{place} says whose result this is or that it is preliminary, and stays as it is; take it out"
+                raise ValueError(msg)
+            unknown = [name for name in re.findall(r"\{([^{}]*)\}", text) if name not in HL7_VALUES]
+            if unknown:
+                msg = f"{place}: nothing is known as {{{unknown[0]}}}; there are {', '.join(HL7_VALUES)}"
+                raise ValueError(msg)
+        return fields
 
 
 class WebhookDestination(_OfStatements, _ByUrl):

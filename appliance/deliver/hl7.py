@@ -20,6 +20,7 @@ from appliance.dicom import codes
 #: Table 0211 for MSH-18, and what Python calls it.
 CHARSETS = {"utf-8": ("UNICODE UTF-8", "utf-8"), "gb18030": ("GB 18030-2000", "gb18030")}
 _SCHEME = "99SCANSIDE"
+_PLACE = re.compile(r"\{([^{}]*)\}")
 _ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\r": " ", "\n": " "})
 #: And nothing else: a rare letter of a name, which Python may not know yet, is no control character.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -42,8 +43,7 @@ def oru(statement: dict[str, Any], site: Hl7Destination, now: datetime) -> bytes
     """
     segments = [
         _msh(site, "ORU^R01^ORU_R01", control_id(statement["id"]), now),
-        _pid(statement["patient"]),
-        _obr(statement),
+        *_with_own_fields([_pid(statement["patient"]), _obr(statement)], statement, site),
         *_notes(statement),
         *(_join("OBX", n, *fields) for n, fields in enumerate(_observations(statement), 1)),
     ]
@@ -174,6 +174,37 @@ def _obr(statement: dict[str, Any]) -> str:
     if procedure := order.get("procedure"):
         fields += [""] * 18 + [_join_components("", procedure, "")]  # OBR-44, Procedure Code: its text
     return _join("OBR", *fields)
+
+
+def _with_own_fields(segments: list[str], statement: dict[str, Any], site: Hl7Destination) -> list[str]:
+    """What the site wants otherwise, set into PID and OBR; PV1 and ORC are there only where the site asks for them."""
+    known = {segment[:3]: segment.split("|") for segment in segments}
+    values = values_of(statement)
+    for place, text in site.fields.items():
+        name, _, number = place.partition("-")
+        fields = known.setdefault(name, [name])
+        fields += [""] * (int(number) + 1 - len(fields))
+        # Text of the site may have components; what is filled in may not.
+        fields[int(number)] = _PLACE.sub(lambda found: _text(values[found[1]]), text)
+    return [_join(*known[name]) for name in ("PID", "PV1", "ORC", "OBR") if name in known]
+
+
+def values_of(statement: dict[str, Any]) -> dict[str, str]:
+    """What a field of the site's own may hold, by the names of ``config.HL7_VALUES``."""
+    order, study, patient = statement["order"], statement["study"], statement["patient"]
+    return {
+        "accession_number": order["accession_number"],
+        "study_id": order["study_id"],
+        "requested_procedure_id": order["requested_procedure_id"],
+        "procedure": order.get("procedure", ""),
+        "patient_id": patient["id"],
+        "issuer": patient["issuer"],
+        "study_instance_uid": study["study_instance_uid"],
+        "study_description": study["description"],
+        "modality": study["modality"],
+        "package": statement["package"]["name"],
+        "outcome": statement["outcome"],
+    }
 
 
 def _notes(statement: dict[str, Any]) -> Iterable[str]:

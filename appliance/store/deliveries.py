@@ -186,6 +186,9 @@ class Deliveries:
             _park(tx, row, status, error)
             detail = {"delivery": delivery_id, "error": error}
             if corrupt:
+                if row["kind"] != DeliveryKind.ORIGINAL:
+                    # A result can be made again, and a retry makes it.
+                    tx.execute("UPDATE delivery SET path = NULL, sha256 = NULL WHERE id = ?", (delivery_id,))
                 raise_issue(tx, "SPOOL_CORRUPT", f"delivery {delivery_id}", Severity.FAULT, detail, row["study_id"])
             raise_issue(tx, "DELIVERY_PARKED", row["destination"], Severity.FAULT, detail, row["study_id"])
 

@@ -10,10 +10,11 @@ import hl7 as parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from statement_kit import STATEMENT
 
-from appliance.config import Hl7Destination
-from appliance.deliver.hl7 import control_id, judge_ack, oru, question
+from appliance.config import HL7_VALUES, Hl7Destination
+from appliance.deliver.hl7 import control_id, judge_ack, oru, question, values_of
 from appliance.deliver.retry import AssociationLost, Verdict
 
 NOW = datetime(2026, 3, 4, 5, 7, 0, tzinfo=timezone.utc)
@@ -51,6 +52,39 @@ def test_the_message_says_who_what_and_which_order(statement):
     assert field(message, "OBR", 7) == "20260304050000"
     assert str(message.segment("OBR")[25]) == "P"
     assert str(message.segment("OBR")[16]) == "^Roe^Richard"
+
+
+def test_a_site_sets_fields_of_its_own_and_its_text_may_have_components_but_what_is_filled_in_may_not(statement):
+    statement["order"]["accession_number"] = "A^7|x"
+    message = told(
+        statement, fields={"PV1-2": "O", "ORC-1": "RE", "OBR-2": "{accession_number}^PACS", "OBR-13": "{outcome}"}
+    )
+    assert [str(segment[0]) for segment in message][:5] == ["MSH", "PID", "PV1", "ORC", "OBR"]
+    assert (str(message.segment("PV1")[2]), str(message.segment("ORC")[1])) == ("O", "RE")
+    assert field(message, "OBR", 2) == "A^7|x"
+    assert field(message, "OBR", 2, 2) == "PACS"
+    assert str(message.segment("OBR")[13]) == statement["outcome"]
+    assert (field(message, "OBR", 3), str(message.segment("OBR")[25])) == ("A^7|x", "P"), "the rest stays"
+
+
+def test_what_may_stand_in_such_a_field_is_what_the_configuration_lets_pass(statement):
+    assert set(values_of(statement)) == set(HL7_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "words"),
+    [
+        ("OBR-25", "F", "preliminary"),
+        ("PID-3", "x", "whose result"),
+        ("OBX-11", "F", "pattern"),
+        ("MSH-9", "x", "pattern"),
+        ("OBR-2", "{patient_name}", "nothing is known as"),
+        ("OBR-2", "1\rOBX|1|ST|x||y||||||F", "pattern"),
+    ],
+)
+def test_no_site_makes_a_result_final_or_anothers(place, text, words):
+    with pytest.raises(ValidationError, match=words):
+        site(fields={place: text})
 
 
 def test_every_group_of_a_persons_name_is_a_repetition_with_suffix_before_prefix(statement):

@@ -361,6 +361,22 @@ def test_an_object_that_cannot_be_built_is_an_issue_and_the_others_go_on_and_a_r
     assert store.issues.open() == []
 
 
+def test_a_result_whose_file_has_rotted_is_built_again_at_a_retry_and_an_image_is_not(store, clock, analysed, owe):
+    analysis = analysed()
+    _built(store, analysis)
+    (item,) = store.deliveries.next_owed("pacs", clock.now(), 10)
+    store.deliveries.parked(item.id, None, "the file has changed on disk", corrupt=True)
+    assert store.deliveries.analyses_to_build() == [], "not before somebody has looked"
+    store.deliveries.retry("pacs")
+    assert store.deliveries.analyses_to_build() == [analysis]
+    _built(store, analysis)
+    assert [one.id for one in store.deliveries.next_owed("pacs", clock.now(), 10)] == [item.id]
+    (image,) = owe(2)
+    store.deliveries.parked(image, None, "the file has changed on disk", corrupt=True)
+    store.deliveries.retry("pacs")
+    assert store.db.one("SELECT path FROM delivery WHERE id = ?", (image,))["path"]
+
+
 def test_a_revision_names_the_reports_before_it_that_were_built(store, analysed):
     first = analysed()
     second = analysed(predecessor=first)
