@@ -377,11 +377,6 @@ class Engines(Section):
     build_memory_mb: int = Field(default=8192, ge=512, description="Address space of the child that builds")
     keep: int = Field(default=2, ge=1, description="Accepted engines kept of each package")
 
-    @property
-    def are_built(self) -> bool:
-        """Whether engines are wanted at all: ONNX Runtime in FP32 runs a package's own graph."""
-        return (self.backend, self.precision) != ("onnxruntime", "fp32")
-
 
 class KServe(Section):
     """A KServe v2 server (Triton) of the site that runs graphs for the box. Tensors alone are sent: pixels, no header.

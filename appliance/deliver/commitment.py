@@ -14,6 +14,7 @@ from appliance.clock import Clock
 from appliance.config import DicomDestination
 from appliance.deliver.dicom import peer_of
 from appliance.deliver.dicom_scu import Association, Peer
+from appliance.deliver.pause import Pause
 from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation, next_try
 from appliance.deliver.wire import Context
 from appliance.dicom import commands
@@ -68,7 +69,6 @@ class CommitmentStage:
         self.name = f"commitment {destination.name}"
         self._destination = destination
         self._commitments = commitments
-        self._deliveries = deliveries
         self._clock = clock
         self._peer = peer_of(destination, box_ae_title)
         self._rng = rng or random.Random()  # noqa: S311 - jitter
@@ -79,8 +79,7 @@ class CommitmentStage:
         self._recovered = False
         self._failures = 0
         self._refused_since: float | None = None
-        self._paused_until = 0.0
-        self._retry_mark = ""
+        self._pause = Pause(clock, deliveries.retry_mark)
         self.max_step_s = _RESOLVER_S + 5 * destination.timeout_s + SAME_ASSOCIATION_S + 10.0
 
     def step(self) -> bool:
@@ -88,7 +87,7 @@ class CommitmentStage:
         if not self._recovered:
             self._commitments.recover(self._destination.name)
             self._recovered = True
-        if self._is_paused():
+        if self._pause.is_on():
             return False
         due = self._commitments.due(self._destination.name, self._clock.now(), MOST)
         if not due or not self._is_gathered(due):
@@ -174,13 +173,4 @@ class CommitmentStage:
         self._failures += 1
         is_long = now - self._refused_since >= ISSUE_AFTER_S
         self._commitments.not_asked(commitment_id, words, times=self._failures, raise_issue_too=is_long)
-        self._paused_until = now + next_try(self._failures, self._rng)
-        self._retry_mark = self._deliveries.retry_mark()
-
-    def _is_paused(self) -> bool:
-        if self._clock.monotonic() >= self._paused_until:
-            return False
-        if self._deliveries.retry_mark() != self._retry_mark:
-            self._paused_until = 0.0
-            return False
-        return True
+        self._pause.begin(next_try(self._failures, self._rng))

@@ -11,6 +11,7 @@ from appliance.config import Destination
 from appliance.deliver.channel import Channel, Sender
 from appliance.deliver.dicom_scu import longest_store_s
 from appliance.deliver.part10 import SpoolCorrupt, open_intact
+from appliance.deliver.pause import Pause
 from appliance.deliver.retry import AssociationLost, Judgement, NoAssociation, Verdict, next_try
 from appliance.deliver.senders import sender_of
 from appliance.records import DeliveryKind
@@ -81,8 +82,7 @@ class DeliverStage:
         self._is_well = False
         #: What its issue says now.
         self._told = ""
-        self._paused_until = 0.0
-        self._retry_mark = ""
+        self._pause = Pause(clock, deliveries.retry_mark, self._begin_anew)
         self._stopping = False
         self._stored = 0
         #: Delivery: channels that it ended, and how many objects had been stored when it first did.
@@ -93,7 +93,7 @@ class DeliverStage:
 
     def step(self) -> bool:
         """Send one batch, or as much of it as fits into ``STEP_S``."""
-        if self._is_paused():
+        if self._pause.is_on():
             return False
         owed = self._deliveries.next_owed(self._destination.name, self._clock.now(), BATCH)
         if not owed:
@@ -113,9 +113,9 @@ class DeliverStage:
             verdict = self._deliver(channel, delivery)
             if verdict is Verdict.RETRY and delivery.attempt + 1 < HOLDS_ORDER_FOR:
                 waiting.add(delivery.study_id)
-            if self._channel is None or self._is_paused() or self._clock.monotonic() > until:
+            if self._channel is None or self._pause.is_on() or self._clock.monotonic() > until:
                 break
-        return not self._is_paused()
+        return not self._pause.is_on()
 
     def close(self) -> None:
         """Release the channel; after the thread has ended."""
@@ -192,7 +192,7 @@ class DeliverStage:
         if failing_s >= TAKES_NOTHING_S:
             self._tell_unreachable(delivery, judgement.words, is_issue=True)
         if self._failures >= FAILURES_TO_PAUSE:
-            self._pause(next_try(self._failures - FAILURES_TO_PAUSE + 1, self._rng))
+            self._pause.begin(next_try(self._failures - FAILURES_TO_PAUSE + 1, self._rng))
 
     def _opened(self, batch: list[Delivery]) -> Channel:
         channel = self._channel
@@ -208,7 +208,7 @@ class DeliverStage:
     def _away(self, delivery: Delivery, words: str) -> None:
         failing_s = self._count_failure()
         self._tell_unreachable(delivery, words, is_issue=failing_s >= ISSUE_AFTER_S)
-        self._pause(next_try(self._failures, self._rng))
+        self._pause.begin(next_try(self._failures, self._rng))
 
     def _tell_unreachable(self, delivery: Delivery, words: str, *, is_issue: bool) -> None:
         """For days the same is found: it is written once."""
@@ -226,18 +226,8 @@ class DeliverStage:
         self._failures += 1
         return now - self._failing_since
 
-    def _pause(self, seconds: float) -> None:
-        self._paused_until = self._clock.monotonic() + seconds
-        self._retry_mark = self._deliveries.retry_mark()
-
-    def _is_paused(self) -> bool:
-        if self._clock.monotonic() >= self._paused_until:
-            return False
-        if self._deliveries.retry_mark() != self._retry_mark:
-            self._paused_until = 0.0
-            self._failures = 0
-            return False
-        return True
+    def _begin_anew(self) -> None:
+        self._failures = 0
 
     def _release_when_idle(self) -> None:
         if self._channel is not None and self._clock.monotonic() - self._used_mono >= KEEP_IDLE_S:

@@ -7,13 +7,13 @@ then does what the next start of the box does, ends the deed, and tells what the
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+
+from forked_death import in_child, killed_at
 
 from appliance.clock import FakeClock
 from appliance.config import Config, DicomDestination
@@ -80,38 +80,6 @@ def tell(store, clock, port):
 
 
 DEEDS = {"retention": clear_images, "ask": ask, "report": tell}
-
-
-def in_child(function):
-    """Run in a fork; whether it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function()
-        except BaseException as error:  # noqa: BLE001 - the parent must hear of it
-            sys.stderr.write(repr(error))
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status)
-
-
-def killed_at(line, watched, function):
-    """Call ``function`` and die before its ``line``-th watched line."""
-    left = line
-
-    def trace(frame, event, _):
-        nonlocal left
-        if frame.f_code.co_filename not in watched:
-            return None
-        if event == "line":
-            left -= 1
-            if left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    function()
 
 
 def look(store):

@@ -7,12 +7,11 @@ one JSON line per child: the line number, what the store and the folders hold af
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
+from forked_death import in_child, killed_at
 from package_rows_kit import NAME, PERSON, nothing_owed
 
 from appliance.clock import SystemClock
@@ -49,38 +48,6 @@ def install(state, package, key):
     store.close()
 
 
-def in_child(function):
-    """Run in a fork; whether it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function()
-        except BaseException as error:  # noqa: BLE001 - the parent must hear of it
-            sys.stderr.write(repr(error))
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status)
-
-
-def killed_at(line, function):
-    """Call ``function`` and die before its ``line``-th watched line."""
-    left = line
-
-    def trace(frame, event, _):
-        nonlocal left
-        if frame.f_code.co_filename not in WATCHED:
-            return None
-        if event == "line":
-            left -= 1
-            if left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    function()
-
-
 def look(store, state):
     """What the store and the folders hold."""
     root = state / "packages"
@@ -103,7 +70,7 @@ def main():
     while killed:
         copy = state.with_name(f"{state.name}-{line}")
         shutil.copytree(state, copy)
-        killed = in_child(lambda at=line, on=copy: killed_at(at, lambda: install(on, package, key)))
+        killed = in_child(lambda at=line, on=copy: killed_at(at, WATCHED, lambda: install(on, package, key)))
         told = {"line": line, "killed": killed}
 
         def after(on=copy, told=told):

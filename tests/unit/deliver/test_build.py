@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plan_kit import plan_for
 
 from appliance.deliver.build import MAX_TRIES, ReportStage
 from appliance.deliver.part10 import data_digest
 from appliance.dicom import codes
 from appliance.dicom.file_meta import file_meta
 from appliance.errors import StoreError
-from appliance.records import AnalysisResult, DeliveryKind, Outcome, Role
+from appliance.records import AnalysisResult, DeliveryKind, Outcome
 from appliance.report.request import ReportPackage
-from appliance.store.analyses import Plan
 from appliance.store.ending import OwedResult
 from appliance.store.jsonable import dump
 from engines.errors import ChildError
@@ -128,16 +128,7 @@ def owed_report(store, make_header, receive):
                 boot=tx.boot,
             )
             tx.execute("INSERT INTO revision_version VALUES (?, ?)", (revision, version))
-        plan = Plan(
-            package="head",
-            package_version="1.0.0",
-            role=Role.LIVE,
-            category=1,
-            notify="active",
-            intended_use="detection",
-            deadline_s=180.0,
-            inputs={"ct": revision},
-        )
+        plan = plan_for(revision)
         (analysis,) = store.analyses.route(study, (revision,), (plan,), (), lambda *_: ())
         store.analyses.start(analysis)
         owed = tuple(OwedResult(destination="pacs", kind=kind) for kind in kinds)

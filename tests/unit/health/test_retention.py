@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from plan_kit import plan_for
 
 from appliance.config import Config
 from appliance.health.retention import RetentionStage
-from appliance.records import AnalysisResult, DeliveryKind, Outcome, Role
-from appliance.store.analyses import Plan
+from appliance.records import AnalysisResult, DeliveryKind, Outcome
 from appliance.store.destinations import tell_gone
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
@@ -29,16 +29,7 @@ def study(store, make_header, receive):
         )
         series = store.revisions.open_series()[-1]
         revision_id = store.revisions.make_ready(store.revisions.evidence(series), "quiet", {})
-        plan = Plan(
-            package="head",
-            package_version="1.0.0",
-            role=Role.LIVE,
-            category=1,
-            notify="active",
-            intended_use="detection",
-            deadline_s=180,
-            inputs={"ct": revision_id},
-        )
+        plan = plan_for(revision_id)
         (analysis_id,) = store.analyses.route(stored.study_id, (revision_id,), (plan,), (), lambda *_: ())
         picture = store.spool.write_blob(PICTURES, b"png", suffix=".png")
         result = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED, pictures=(picture,))

@@ -7,9 +7,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plan_kit import plan_for
 
 from appliance.records import AnalysisResult, DeliveryKind, FindingResult, Identity, Outcome, Reason, Role
-from appliance.store.analyses import LeftOut, Plan
+from appliance.store.analyses import LeftOut
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.settle import Ended, study_outcome
@@ -47,17 +48,7 @@ def queue(store, ready):
 
     def make(n=1, package="head", role=Role.LIVE, notify="active", late=False):
         study_id, revision_id = ready(n)
-        plan = Plan(
-            package=package,
-            package_version="1.0.0",
-            role=role,
-            category=1,
-            notify=notify,
-            intended_use="detection",
-            deadline_s=180,
-            inputs={"ct": revision_id},
-            late=late,
-        )
+        plan = plan_for(revision_id, package=package, role=role, notify=notify, late=late)
         (analysis_id,) = store.analyses.route(study_id, (revision_id,), (plan,), (), lambda package, result: ())
         return study_id, analysis_id
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from plan_kit import plan_for
 
 from appliance.clock import SystemClock
 from appliance.errors import ConfigError
@@ -19,10 +20,8 @@ from appliance.records import (
     Reason,
     Rejection,
     RejectionTitle,
-    Role,
 )
 from appliance.store import Store
-from appliance.store.analyses import Plan
 from appliance.store.database import SCHEMA_VERSION, Database
 from appliance.store.ending import OwedResult
 from appliance.store.receiving import Original
@@ -91,16 +90,7 @@ def test_what_an_older_box_sent_is_asked_for_kept_withdrawn_and_issued_anew_like
     stored = store.studies.add_new(receive(make_header(1)), (Original(destination="pacs", calling_ae="CT1"),))
     (series,) = store.revisions.open_series()
     revision_id = store.revisions.make_ready(store.revisions.evidence(series), "quiet", {})
-    plan = Plan(
-        package="head",
-        package_version="1.0.0",
-        role=Role.LIVE,
-        category=1,
-        notify="active",
-        intended_use="triage",
-        deadline_s=180,
-        inputs={"ct": revision_id},
-    )
+    plan = plan_for(revision_id, intended_use="triage")
     (analysis_id,) = store.analyses.route(stored.study_id, (revision_id,), (plan,), (), lambda *_: ())
     bleed = FindingResult(id="bleed", score=0.9, operating_point="default", threshold=0.5, flagged=True, category=1)
     result = AnalysisResult(outcome=Outcome.FINDING, findings=(bleed,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from plan_kit import plan_for
 
 from appliance.intake.completeness import decide
 from appliance.records import (
@@ -16,7 +17,6 @@ from appliance.records import (
     Role,
     VersionState,
 )
-from appliance.store.analyses import Plan
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.studies import Change, current_of
@@ -40,16 +40,7 @@ def ready(store):
 
 
 def queue(store, study_id, revision_id, role=Role.LIVE):
-    plan = Plan(
-        package="head",
-        package_version="1.0.0",
-        role=role,
-        category=1,
-        notify="active",
-        intended_use="detection",
-        deadline_s=180,
-        inputs={"ct": revision_id},
-    )
+    plan = plan_for(revision_id, role=role)
     (analysis_id,) = store.analyses.route(study_id, (revision_id,), (plan,), (), lambda package, result: ())
     return analysis_id
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from plan_kit import plan_for
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.intake.record import change_of
-from appliance.records import AnalysisResult, DeliveryKind, Outcome, Reason, Role
-from appliance.store.analyses import Plan
+from appliance.records import AnalysisResult, DeliveryKind, Outcome, Reason
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.receiving import Original
@@ -29,16 +29,7 @@ def study(store, make_header, receive):
         stored = [store.studies.add_new(receive(make_header(n)), owed) for n in (1, 2)]
         (series,) = store.revisions.open_series()
         revision_id = store.revisions.make_ready(store.revisions.evidence(series), "quiet", {})
-        plan = Plan(
-            package="head",
-            package_version="1.0.0",
-            role=Role.LIVE,
-            category=1,
-            notify="active",
-            intended_use="detection",
-            deadline_s=180,
-            inputs={"ct": revision_id},
-        )
+        plan = plan_for(revision_id)
         study_id = stored[0].study_id
         (analysis_id,) = store.analyses.route(study_id, (revision_id,), (plan,), (), lambda *_: ())
         store.analyses.start(analysis_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from plan_kit import plan_for
 
 from appliance.errors import ConflictError, NotFoundError
-from appliance.records import OrderState, Role, StepState
-from appliance.store.analyses import Plan
+from appliance.records import OrderState, StepState
 from appliance.store.facts import Kind
 from appliance.store.orders import Answer
 from appliance.store.studies import Change
@@ -90,16 +90,7 @@ def queued(store):
     (series,) = store.revisions.open_series()
     revision_id = store.revisions.make_ready(store.revisions.evidence(series), "quiet", {})
     study_id = store.revisions.get(revision_id).study_id
-    plan = Plan(
-        package="head",
-        package_version="1",
-        role=Role.LIVE,
-        category=1,
-        notify="active",
-        intended_use="triage",
-        deadline_s=180,
-        inputs={"ct": revision_id},
-    )
+    plan = plan_for(revision_id, package_version="1", intended_use="triage")
     store.analyses.route(study_id, (revision_id,), (plan,), (), lambda package, result: ())
     return study_id
 
