@@ -17,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from appliance.errors import ConfigError
-from appliance.records import DeliveryKind, Outcome, Role, SourceMode
+from appliance.records import AlertStep, DeliveryKind, Outcome, Role, SourceMode, UserRole
 
 
 def _network(text: str) -> str:
@@ -25,13 +25,12 @@ def _network(text: str) -> str:
     return text
 
 
-def _loopback(text: str) -> str:
-    if text not in ("127.0.0.1", "::1", "localhost"):
-        msg = (
-            "the screens have no accounts yet, so they are served to this machine only; "
-            "use 127.0.0.1 and show the page in a browser on the box"
-        )
-        raise ValueError(msg)
+def _listening(text: str) -> str:
+    try:
+        ipaddress.ip_address("127.0.0.1" if text == "localhost" else text)
+    except ValueError:
+        msg = f"{text!r} is no IP address of this machine; 0.0.0.0 listens on all, 127.0.0.1 for this machine alone"
+        raise ValueError(msg) from None
     return text
 
 
@@ -75,6 +74,13 @@ def _url(text: str) -> str:
     return text
 
 
+def _https(text: str) -> str:
+    if not _url(text).startswith("https://"):
+        msg = "give an https address: who reads this on the way could sign in as anybody"
+        raise ValueError(msg)
+    return text
+
+
 def _dicom_object(kind: DeliveryKind) -> DeliveryKind:
     if kind is DeliveryKind.STATEMENT:
         msg = "'statement' is no DICOM object; destinations of kind hl7 and webhook get it without being told"
@@ -93,10 +99,15 @@ def is_loopback(host: str) -> bool:
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e]+$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}$|^\[[0-9A-Fa-f:]+\]$")]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?$")]
+HexBytes = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{2}){1,64}$")]
 Network = Annotated[str, AfterValidator(_network)]
 SocketAddress = Annotated[str, AfterValidator(_socket_address)]
 Url = Annotated[str, AfterValidator(_url)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
 DicomObject = Annotated[DeliveryKind, AfterValidator(_dicom_object)]
+Language = Literal["en", "zh_Hans_CN"]
 #: A field of an HL7 header: what stands there is not escaped by all readers, so it holds no delimiters.
 #: What stands in braces in a field of the site's own (``deliver.hl7`` fills it in).
 HL7_VALUES = (
@@ -119,6 +130,11 @@ Hl7Field = Annotated[str, Field(pattern=r"^(PID|PV1|ORC|OBR)-[1-9][0-9]?$")]
 Hl7Name = Annotated[str, Field(max_length=180, pattern=r"^[^|^~\\&\x00-\x1f\x7f]*$")]
 
 
+#: Whether a technologist is told which finding is suspected, or only that a radiologist must look.
+TechnologistDetail = Literal["priority_only", "finding"]
+PhoneText = Annotated[str, Field(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, nothing unknown."""
 
@@ -132,7 +148,15 @@ class Site(Section):
     mode: Literal["evaluation", "clinical"] = Field(
         default="evaluation", description="evaluation: a fixed band, results only to destinations of purpose test"
     )
-    language: Literal["en", "zh_Hans_CN"] = Field(default="en", description="Language that pages open in")
+    language: Language = Field(default="en", description="Language that pages open in")
+    profile: Literal["none", "cn", "us", "eu"] = Field(
+        default="none", description="Country whose custom decides what a technologist is told"
+    )
+    technologist_detail: TechnologistDetail | None = Field(
+        default=None, description="Where this site does otherwise than its profile; a package may do otherwise again"
+    )
+    radiologist_phone: PhoneText = Field(default="", description="Shown with an urgent alert")
+    service_phone: PhoneText = Field(default="", description="Shown where the box does not work")
 
 
 class Tls(Section):
@@ -167,29 +191,6 @@ class Dicom(Section):
     tls: Tls | None = None
 
 
-class Source(Section):
-    """A scanner that sends to the box."""
-
-    name: Name
-    ae_title: AeTitle = Field(description="The calling AE title")
-    addresses: tuple[Network, ...] = Field(default=(), description="Addresses or networks it calls from; empty = any")
-    mode: SourceMode = SourceMode.PARALLEL
-    stat: bool = Field(default=False, description="Everything from this source goes first")
-    assume_charset: str = Field(default="", description="Character set of text that declares none, as GB18030")
-    commitment_host: str = Field(
-        default="",
-        description="Where the scanner listens for storage commitment reports; empty: it may not ask for any",
-    )
-    commitment_port: Port | None = None
-
-    @model_validator(mode="after")
-    def _report_address(self) -> Source:
-        if bool(self.commitment_host) != (self.commitment_port is not None):
-            msg = "commitment_host and commitment_port belong together; give both or neither"
-            raise ValueError(msg)
-        return self
-
-
 class ClientTls(Section):
     """TLS to a server that we call: 1.2 or later (BCP 195), its name always checked, never without TLS instead."""
 
@@ -205,6 +206,33 @@ class ClientTls(Section):
     def _pair(self) -> ClientTls:
         if (self.certificate_path is None) != (self.key_path is None):
             msg = "certificate_path and key_path belong together; give both or neither"
+            raise ValueError(msg)
+        return self
+
+
+class Source(Section):
+    """A scanner that sends to the box."""
+
+    name: Name
+    ae_title: AeTitle = Field(description="The calling AE title")
+    addresses: tuple[Network, ...] = Field(default=(), description="Addresses or networks it calls from; empty = any")
+    mode: SourceMode = SourceMode.PARALLEL
+    stat: bool = Field(default=False, description="Everything from this source goes first")
+    assume_charset: str = Field(default="", description="Character set of text that declares none, as GB18030")
+    commitment_host: str = Field(
+        default="",
+        description="Where the scanner listens for storage commitment reports; empty: it may not ask for any",
+    )
+    commitment_port: Port | None = None
+    commitment_tls: ClientTls | None = Field(default=None, description="Where it listens with TLS")
+
+    @model_validator(mode="after")
+    def _report_address(self) -> Source:
+        if bool(self.commitment_host) != (self.commitment_port is not None):
+            msg = "commitment_host and commitment_port belong together; give both or neither"
+            raise ValueError(msg)
+        if self.commitment_tls is not None and not self.commitment_host:
+            msg = "commitment_tls is of no use without commitment_host and commitment_port; give them, or take it out"
             raise ValueError(msg)
         return self
 
@@ -309,6 +337,7 @@ class Hl7Destination(_OfStatements):
     receiving_application: Hl7Name = Field(default="", description="MSH-5")
     receiving_facility: Hl7Name = Field(default="", description="MSH-6")
     processing_id: Literal["P", "T"] = Field(default="P", description="MSH-11: P production, T training")
+    language: Language | None = Field(default=None, description="Of the words of a result; the site's when absent")
     fields: dict[Hl7Field, Hl7Text] = Field(
         default={}, description="Fields that this site wants otherwise: text with {names} of what is known of the order"
     )
@@ -338,6 +367,13 @@ Destination = Annotated[
     DicomDestination | StowDestination | Hl7Destination | WebhookDestination, Field(discriminator="kind")
 ]
 _KINDS = ("dicom", "stow", "hl7", "webhook")
+#: Where a finding at the scanner is not for the technologist to know, unless the site says otherwise (docs/adr/0034).
+_DETAIL: dict[str, TechnologistDetail] = {
+    "none": "finding",
+    "cn": "finding",
+    "us": "priority_only",
+    "eu": "priority_only",
+}
 
 
 class PackageChoice(Section):
@@ -346,6 +382,9 @@ class PackageChoice(Section):
     name: Name
     role: Role = Role.SILENT
     operating_points: dict[str, str] = Field(default={}, description="finding id: operating point of the package")
+    technologist_detail: TechnologistDetail | None = Field(
+        default=None, description="What technologists are told of its findings; the site's where it is absent"
+    )
 
 
 class Completeness(Section):
@@ -419,11 +458,116 @@ class Retention(Section):
     journal_days: int = Field(default=366, ge=366, description="Whole days, behind every reader, leaving a checkpoint")
 
 
+class WebTls(Section):
+    """The certificate of the screens."""
+
+    certificate_path: Path
+    key_path: Path
+
+
+class Escalation(Section):
+    """What follows where nobody acknowledges an alert, counted from when it was raised. Never in evaluation mode."""
+
+    repeat_after_s: float = Field(default=60.0, gt=0, description="Category 1: the chime begins to repeat")
+    repeat_every_s: float = Field(default=25.0, ge=5, le=60)
+    tell_after_s: float = Field(default=180.0, gt=0, description="Category 1: further screens and alert_sinks are told")
+    overdue_after_s: float = Field(default=600.0, gt=0, description="Category 1: OVERDUE on every screen")
+    remind_after_s: float = Field(default=3600.0, gt=0, description="Category 2: a silent reminder")
+    screens: tuple[str, ...] = Field(
+        default=(), description="Names of paired screens that from tell_after_s on show alerts of every source"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Escalation:
+        if not self.repeat_after_s <= self.tell_after_s <= self.overdue_after_s:
+            msg = "repeat_after_s, tell_after_s and overdue_after_s follow one another; correct their order"
+            raise ValueError(msg)
+        return self
+
+
+class WebhookSink(_ByUrl):
+    """A server that is told of escalated alerts by signed JSON (Standard Webhooks): no name, no number of a patient."""
+
+    kind: Literal["webhook"]
+    name: Name
+    secret_path: Path = Field(description="File with whsec_ and 24 to 64 bytes in base64; the receiver has the same")
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+
+    @property
+    def steps(self) -> tuple[AlertStep, ...]:
+        """What it is told of."""
+        return (AlertStep.TELL, AlertStep.OVERDUE)
+
+
+class LightSink(Section):
+    """A light or buzzer at a relay: bytes are written to a device. It is on while a category 1 alert calls."""
+
+    kind: Literal["light"]
+    name: Name
+    device_path: Path = Field(description="As /dev/ttyUSB0, or the value file of a GPIO line")
+    on: HexBytes = Field(default="a00101a2", description="Bytes in hexadecimal; the default is that of an LCUS-1 relay")
+    off: HexBytes = "a00100a1"
+    timeout_s: float = Field(default=2.0, gt=0, le=30)
+
+    @property
+    def steps(self) -> tuple[AlertStep, ...]:
+        """What it is told of."""
+        return (AlertStep.RAISED, AlertStep.TELL)
+
+
+AlertSinkChoice = Annotated[WebhookSink | LightSink, Field(discriminator="kind")]
+
+
+class Oidc(Section):
+    """Signing in with the hospital's accounts, by OpenID Connect. Accounts of the box go on beside it."""
+
+    issuer: HttpsUrl = Field(description="As the provider calls itself; its configuration is below /.well-known there")
+    client_id: str = Field(min_length=1, max_length=200)
+    client_secret_path: Path | None = Field(default=None, description="File whose first line is the client's secret")
+    ca_path: Path | None = Field(default=None, description="PEM of the CA of the provider; the system's when absent")
+    scope: str = Field(default="openid profile", pattern=r"^openid( [\x21\x23-\x5b\x5d-\x7e]+)*$")
+    claim: str = Field(default="groups", min_length=1, description="Of the ID token: the person's groups")
+    roles: dict[str, UserRole] = Field(
+        min_length=1, description="Role by group; who is in several gets the first that stands here, in none gets none"
+    )
+
+    @field_validator("roles")
+    @classmethod
+    def _of_people(cls, roles: dict[str, UserRole]) -> dict[str, UserRole]:
+        if UserRole.SCREEN in roles.values():
+            msg = "a person cannot have the role screen; pair a screen instead"
+            raise ValueError(msg)
+        return roles
+
+
 class Screen(Section):
     """The web server of the screens."""
 
-    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    host: Annotated[str, AfterValidator(_listening)] = "127.0.0.1"
     port: Port = 8080
+    names: tuple[HostName, ...] = Field(default=(), description="Host names and addresses that browsers call it by")
+    tls: WebTls | None = Field(default=None, description="Needed where it listens to others than this machine")
+    frames: tuple[Origin, ...] = Field(
+        default=(), description="Origins whose pages may show ours in a frame, as https://console.example; none"
+    )
+    escalation: Escalation = Escalation()
+    oidc: Oidc | None = None
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Screen:
+        if self.tls is None and not is_loopback(self.host):
+            msg = f"host {self.host} is reached by others, so passwords would be read on the way; add screen.tls"
+            raise ValueError(msg)
+        return self
+
+
+class Review(Section):
+    """What radiologists sign of results."""
+
+    organization: str = Field(default="", max_length=64, description="Of the radiologists, in reviewed reports")
+    test_accounts: tuple[str, ...] = Field(
+        default=(), description="Accounts whose reviews are trials: in no figure and no exported label"
+    )
 
 
 class Config(Section):
@@ -449,6 +593,10 @@ class Config(Section):
     disk: Disk = Disk()
     retention: Retention = Retention()
     screen: Screen = Screen()
+    review: Review = Review()
+    alert_sinks: tuple[AlertSinkChoice, ...] = Field(
+        default=(), description="Who else is told of alerts that nobody acknowledges; never in evaluation mode"
+    )
 
     @model_validator(mode="after")
     def _cross_checks(self) -> Config:
@@ -456,6 +604,7 @@ class Config(Section):
             ("source", [s.name for s in self.sources]),
             ("destination", [d.name for d in self.destinations]),
             ("package", [p.name for p in self.packages]),
+            ("alert sink", [sink.name for sink in self.alert_sinks]),
         ):
             for name in names:
                 if names.count(name) > 1:
@@ -471,6 +620,12 @@ class Config(Section):
                 if one.tls is None and not is_loopback(host):
                     msg = f"destination {one.name!r}: in clinical mode results leave the box by https only; add tls"
                     raise ValueError(msg)
+        for sink in self.alert_sinks:
+            if not isinstance(sink, WebhookSink) or self.site.mode != "clinical" or sink.tls is not None:
+                continue
+            if not is_loopback(urlsplit(sink.url).hostname or ""):
+                msg = f"alert sink {sink.name!r}: in clinical mode alerts leave the box by https only; add tls"
+                raise ValueError(msg)
         for source in self.sources:
             if source.commitment_host and not self.committing(source.name):
                 msg = (
@@ -485,6 +640,15 @@ class Config(Section):
                 msg = "kserve: in clinical mode pixels leave the box by TLS only; add kserve.tls"
                 raise ValueError(msg)
         return self
+
+    def technologist_detail(self, package: str) -> TechnologistDetail:
+        """What technologists are told of a package's findings: its own word, else the site's, else its profile's."""
+        choice = next((one.technologist_detail for one in self.packages if one.name == package), None)
+        return choice or self.site.technologist_detail or _DETAIL[self.site.profile]
+
+    def sinks_of(self, step: AlertStep) -> tuple[str, ...]:
+        """Names of the alert sinks that are told of a step; of a test all are."""
+        return tuple(sink.name for sink in self.alert_sinks if step is AlertStep.TEST or step in sink.steps)
 
     def committing(self, source_name: str) -> tuple[str, ...]:
         """The destinations that commit to the images of a source; none of a parallel one."""
@@ -563,19 +727,21 @@ def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, An
     return out
 
 
-def load_config(path: Path, overlay: Path | None = None) -> Config:
+def load_config(path: Path, *overlays: Path | None) -> Config:
     """Read and check a configuration.
 
     Args:
         path: The YAML file, as ``config/appliance.yaml``.
-        overlay: A second file whose keys win; lists are replaced whole.
+        overlays: Further files, each of whose keys win over those before; lists are replaced whole. None is left out.
 
     Raises:
         ConfigError: Naming each fault with file, line and key.
     """
     data, lines = _read(path)
     where = dict.fromkeys(lines, path)
-    if overlay is not None:
+    for overlay in overlays:
+        if overlay is None:
+            continue
         site, site_lines = _read(overlay)
         data = _merged(data, site)
         lines |= site_lines
@@ -587,7 +753,7 @@ def load_config(path: Path, overlay: Path | None = None) -> Config:
         for fault in error.errors():
             # Pydantic puts a union's tag into the path; it stands in no file.
             loc = fault["loc"]
-            if loc[:1] == ("destinations",) and loc[2:3] and loc[2] in _KINDS:
+            if loc[:1] in (("destinations",), ("alert_sinks",)) and loc[2:3] and loc[2] in (*_KINDS, "light"):
                 loc = (*loc[:2], *loc[3:])
             known = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in lines), ())
             key = ".".join(str(part) for part in loc) or "the file"

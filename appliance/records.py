@@ -90,12 +90,42 @@ class AnalysisState(Word):
 
 
 class AlertState(Word):
-    """Where one study's alert stands; later issues add communicated and decided."""
+    """Where one study's alert stands. Only the first two call for somebody; nothing but the last takes it back."""
 
     RAISED = "raised"
     PRESENTED = "presented"
     ACKNOWLEDGED = "acknowledged"
+    COMMUNICATED = "communicated"
+    #: A radiologist has said what it is.
+    DECIDED = "decided"
     WITHDRAWN = "withdrawn"
+
+
+class AlertStep(Word):
+    """What happens about an alert that nobody acknowledges, and what a sink outside the screens is told."""
+
+    #: Only for sinks that call from the first second, as a light.
+    RAISED = "raised"
+    #: The chime is repeated.
+    REPEAT = "repeat"
+    #: Further targets are told.
+    TELL = "tell"
+    #: Every screen says so.
+    OVERDUE = "overdue"
+    #: Category 2: a passive reminder.
+    REMIND = "remind"
+    #: Somebody tries whether alerts arrive.
+    TEST = "test"
+    #: What a sink was told of calls no longer.
+    CLEARED = "cleared"
+
+
+class CommunicationMethod(Word):
+    """How a finding was told to a person (ACR)."""
+
+    PHONE = "phone"
+    IN_PERSON = "in_person"
+    MESSAGE = "message"
 
 
 class DeliveryState(Word):
@@ -107,6 +137,10 @@ class DeliveryState(Word):
     SENT = "sent"
     #: The peer refuses this very object for good; a person must look. Others go on.
     PARKED = "parked"
+    #: It is not sent any more, since what it says holds no longer. Where it was built, the destination may have it.
+    REPLACED = "replaced"
+    #: Its destination is no longer configured, and a person has ended what was owed to it.
+    FORGOTTEN = "forgotten"
 
 
 class DeliveryKind(Word):
@@ -118,12 +152,14 @@ class DeliveryKind(Word):
     GSPS = "gsps"
     KO = "ko"
     SC = "sc"
+    #: Of ours: that objects which were sent hold no longer (IHE IOCM).
+    REJECTION_NOTE = "rejection_note"
     #: The result as plain values, out of which HL7 messages and webhooks are written.
     STATEMENT = "statement"
 
 
 class RejectionTitle(Word):
-    """Document titles of Key Object Selections that reject what they name (IHE IOCM; codes of DCM, CID 7011)."""
+    """Document titles of Key Object Selections that reject what they name (IHE IOCM; codes of DCM, CID 7010)."""
 
     QUALITY = "113001"
     PATIENT_SAFETY = "113037"
@@ -186,6 +222,21 @@ class QualityReason(Word):
     OTHER = "other"
     #: The person saw nothing of what the warning said: what a false warning looks like in the statistics.
     NO_FAULT_SEEN = "no_fault_seen"
+
+
+class UserRole(Word):
+    """What somebody may do at the screens. No role includes another; ``web.access`` says who may what."""
+
+    #: A paired screen at the scanner: alerts of its sources, and what is done about them. Nobody has signed in.
+    SCREEN = "screen"
+    #: Reads.
+    VIEWER = "viewer"
+    TECHNOLOGIST = "technologist"
+    RADIOLOGIST = "radiologist"
+    #: Of the hospital: accounts, settings, destinations, models.
+    ADMINISTRATOR = "administrator"
+    #: Of the vendor: health, engines, destinations; never a patient.
+    SERVICE = "service"
 
 
 class ActorKind(Word):
@@ -474,3 +525,83 @@ class Issue:
     since_at: datetime
     detail: dict[str, Any] = field(default_factory=dict)
     study_id: int | None = None
+
+
+class ReviewDecision(Word):
+    """What a radiologist says of a study's results, as a whole."""
+
+    AGREE = "agree"
+    DISAGREE = "disagree"
+    AMEND = "amend"
+    CANNOT_JUDGE = "cannot_judge"
+
+
+class ReviewReason(Word):
+    """Why a radiologist disagrees."""
+
+    ARTEFACT = "artefact"
+    ANATOMY = "anatomy"
+    #: It is there, and it is not new.
+    OLD_FINDING = "old_finding"
+    #: Another patient, or another part of the body, than was analysed.
+    WRONG_SUBJECT = "wrong_subject"
+    OTHER = "other"
+
+
+class Presence(Word):
+    """Whether a finding is there, as a person signed it (CID 240). The box itself never says absent."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNDETERMINED = "undetermined"
+
+
+class Side(Word):
+    """Laterality (CID 244)."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewedFinding:
+    """What a person says of one finding of one analysis, or of one that no analysis gave."""
+
+    analysis_id: int
+    #: Of the package; empty where ``code`` is none of the package's.
+    finding: str
+    presence: Presence
+    #: Whether the package flagged it.
+    flagged: bool
+    #: Whether what the package said of it stands: flagged and there, or not flagged and not there. None: not known.
+    is_right: bool | None
+    #: The person added it.
+    added: bool = False
+    #: Name in ``codes.yaml``, of a finding that is none of the package's.
+    code: str = ""
+    side: Side | None = None
+    #: The person's, where it is another than the package's.
+    category: int | None = None
+    #: A box that the person drew; it takes the place of what the package marked.
+    region: Region | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedReview:
+    """One version of what a radiologist signed about a study. Nothing of it is ever changed."""
+
+    version: int
+    decision: ReviewDecision
+    reason: ReviewReason | None
+    #: The person's own words.
+    note: str
+    reviewer: str
+    role: str
+    organization: str
+    signed_at: datetime
+    findings: tuple[ReviewedFinding, ...]
+
+    def of(self, analysis_id: int) -> tuple[ReviewedFinding, ...]:
+        """What it says of one analysis."""
+        return tuple(one for one in self.findings if one.analysis_id == analysis_id)

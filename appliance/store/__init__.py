@@ -6,24 +6,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.clock import Clock
+from appliance.store.accounts import Accounts
+from appliance.store.alert_tests import AlertTests
 from appliance.store.alerts import Alerts
 from appliance.store.analyses import Analyses
+from appliance.store.audit import Audit
+from appliance.store.audit_log import AuditLog
+from appliance.store.chain import Chain
 from appliance.store.commitment_requests import CommitmentRequests
 from appliance.store.commitments import Commitments
+from appliance.store.communications import Communications
 from appliance.store.database import Database
 from appliance.store.deliveries import Deliveries
+from appliance.store.destination_states import DestinationStates
 from appliance.store.engines import EngineFacts
+from appliance.store.escalations import Escalations
+from appliance.store.health_samples import HealthSamples
+from appliance.store.images import Images
 from appliance.store.issues import Issues
 from appliance.store.journal import Journal
+from appliance.store.labels import Labels
+from appliance.store.model_figures import Models
 from appliance.store.orders import Orders
 from appliance.store.packages import Packages
 from appliance.store.quality import Quality
 from appliance.store.retention import Retention
+from appliance.store.reviews import Reviews
 from appliance.store.revisions import Revisions
+from appliance.store.screens import Screens
+from appliance.store.sessions import Sessions
+from appliance.store.setup import Setup
+from appliance.store.site_settings import SiteSettings
 from appliance.store.spool import Spool
 from appliance.store.steps import Steps
 from appliance.store.studies import Studies
+from appliance.store.timings import Timings
+from appliance.store.tokens import Tokens
 from appliance.store.views import Views
+from appliance.store.worklist import Worklist
 
 __all__ = ["Store"]
 
@@ -44,12 +64,32 @@ class Store:
     commitments: Commitments
     commitment_requests: CommitmentRequests
     retention: Retention
+    images: Images
     issues: Issues
     packages: Packages
     engines: EngineFacts
     views: Views
     steps: Steps
     orders: Orders
+    accounts: Accounts
+    screens: Screens
+    sessions: Sessions
+    audit: Audit
+    reviews: Reviews
+    labels: Labels
+    communications: Communications
+    escalations: Escalations
+    alert_tests: AlertTests
+    audit_log: AuditLog
+    chain: Chain
+    destinations: DestinationStates
+    health: HealthSamples
+    setup: Setup
+    settings: SiteSettings
+    models: Models
+    tokens: Tokens
+    worklist: Worklist
+    timings: Timings
 
     @classmethod
     def open(cls, state_path: Path, clock: Clock, *, reserve_bytes: int | None = None) -> Store:
@@ -73,12 +113,32 @@ class Store:
             commitments=Commitments(db),
             commitment_requests=CommitmentRequests(db),
             retention=Retention(db),
+            images=Images(db),
             issues=Issues(db),
             packages=Packages(db),
             engines=EngineFacts(db),
             views=Views(db),
             steps=Steps(db),
             orders=Orders(db),
+            accounts=Accounts(db),
+            screens=Screens(db),
+            sessions=Sessions(db),
+            audit=Audit(db),
+            reviews=Reviews(db),
+            labels=Labels(db),
+            communications=Communications(db),
+            escalations=Escalations(db),
+            alert_tests=AlertTests(db),
+            audit_log=AuditLog(db),
+            chain=Chain(db),
+            destinations=DestinationStates(db),
+            health=HealthSamples(db),
+            setup=Setup(db),
+            settings=SiteSettings(db),
+            models=Models(db),
+            tokens=Tokens(db),
+            worklist=Worklist(db),
+            timings=Timings(db),
         )
 
     def close(self) -> None:

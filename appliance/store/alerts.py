@@ -1,4 +1,7 @@
-"""What people and screens do with alerts. Raising and withdrawing follow from analyses, in ``store.settle``."""
+"""What people and screens do with alerts. Raising and withdrawing follow from analyses, in ``store.settle``.
+
+raised > presented > acknowledged > communicated > decided. An alert may skip steps, never go back; withdrawn ends it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ import sqlite3
 from appliance.errors import ConflictError, NotFoundError
 from appliance.records import Actor, AlertState
 from appliance.store.database import Database, Transaction
-from appliance.store.facts import AlertAcknowledged, AlertPresented
+from appliance.store.escalations import clear_notices
+from appliance.store.facts.alerts import AlertAcknowledged, AlertDecided, AlertPresented
+
+#: Nobody has said that they have seen it.
+OPEN = frozenset({AlertState.RAISED, AlertState.PRESENTED})
 
 
 class Alerts:
@@ -22,13 +29,13 @@ class Alerts:
 
         Args:
             alert_id: The alert.
-            screen: Which screen, as named in its address; empty for an unnamed one.
+            screen: Which paired screen; empty for somebody's browser.
 
         Raises:
             NotFoundError: No such alert.
         """
         with self._db.write() as tx:
-            row = _alert(tx, alert_id)
+            row = alert_row(tx, alert_id)
             if row["state"] != AlertState.RAISED:
                 return
             tx.execute(
@@ -51,22 +58,65 @@ class Alerts:
         if not actor.name.strip():
             raise ConflictError(f"alert {alert_id}: an acknowledgement needs the name of the person who gives it")
         with self._db.write() as tx:
-            row = _alert(tx, alert_id)
-            if row["state"] == AlertState.WITHDRAWN:
-                raise ConflictError(
-                    f"alert {alert_id} was withdrawn ({row['withdrawn_why']}); look at the study's present alert"
-                )
-            if row["state"] == AlertState.ACKNOWLEDGED:
-                return
-            tx.execute(
-                "UPDATE alert SET state = ?, acknowledged_at = ?, acknowledged_by = ? WHERE id = ?",
-                (str(AlertState.ACKNOWLEDGED), tx.at, actor.name, alert_id),
-            )
-            tx.journal(AlertAcknowledged(alert=alert_id), study_id=row["study_id"], actor=actor)
+            acknowledge_row(tx, standing_row(tx, alert_id), actor)
 
 
-def _alert(tx: Transaction, alert_id: int) -> sqlite3.Row:
+def alert_row(tx: Transaction, alert_id: int) -> sqlite3.Row:
+    """The row of an alert.
+
+    Raises:
+        NotFoundError: No such alert.
+    """
     row = tx.one("SELECT * FROM alert WHERE id = ?", (alert_id,))
     if row is None:
         raise NotFoundError(f"alert {alert_id} does not exist; 'scanside alert list' shows those that do")
     return row
+
+
+def standing_row(tx: Transaction, alert_id: int) -> sqlite3.Row:
+    """The row of an alert that still holds.
+
+    Raises:
+        NotFoundError: No such alert.
+        ConflictError: It was withdrawn.
+    """
+    row = alert_row(tx, alert_id)
+    if row["state"] == AlertState.WITHDRAWN:
+        raise ConflictError(
+            f"alert {alert_id} was withdrawn ({row['withdrawn_why']}); look at the study's present alert"
+        )
+    return row
+
+
+def acknowledge_row(tx: Transaction, row: sqlite3.Row, actor: Actor) -> None:
+    """Acknowledge an alert inside a transaction; one that is acknowledged already keeps its first name."""
+    if AlertState(row["state"]) not in OPEN:
+        return
+    tx.execute(
+        "UPDATE alert SET state = ?, acknowledged_at = ?, acknowledged_by = ? WHERE id = ?",
+        (str(AlertState.ACKNOWLEDGED), tx.at, actor.name, row["id"]),
+    )
+    tx.journal(AlertAcknowledged(alert=row["id"]), study_id=row["study_id"], actor=actor)
+    clear_notices(tx, row["id"])
+
+
+def decide_alert(tx: Transaction, study_id: int, decision: str, actor: Actor) -> None:
+    """A radiologist has said what the study's alert is: it calls nobody any more. Part of the act of a review.
+
+    Args:
+        tx: The review's transaction.
+        study_id: The study; one without a standing alert changes nothing.
+        decision: The review's code. A later one replaces it; both stand in the journal.
+        actor: The radiologist.
+    """
+    row = tx.one(
+        "SELECT * FROM alert WHERE study_id = ? AND state <> 'withdrawn' ORDER BY id DESC LIMIT 1", (study_id,)
+    )
+    if row is None:
+        return
+    tx.execute(
+        "UPDATE alert SET state = ?, decided_at = ?, decided_by = ?, decision = ? WHERE id = ?",
+        (str(AlertState.DECIDED), tx.at, actor.name, decision, row["id"]),
+    )
+    tx.journal(AlertDecided(alert=row["id"], decision=decision), study_id=study_id, actor=actor)
+    clear_notices(tx, row["id"])

@@ -8,17 +8,16 @@ from appliance.errors import ConflictError, NotFoundError
 from appliance.records import SYSTEM, Actor, AnalysisResult, Reason, Role
 from appliance.store.database import Database, Transaction
 from appliance.store.ending import OwedResult, Owing, end_analysis
-from appliance.store.facts import (
+from appliance.store.facts.analyses import (
     AnalysisQueued,
     AnalysisReturned,
     AnalysisStarted,
     AnalysisSuperseded,
     BacklogDone,
-    SeriesLeftOut,
     StudyReprocessed,
-    WorkerEnded,
-    WorkerStarted,
 )
+from appliance.store.facts.box import WorkerEnded, WorkerStarted
+from appliance.store.facts.intake import SeriesLeftOut
 from appliance.store.jsonable import load
 from appliance.store.orphans import end_orphans
 from appliance.store.package_rows import heir, running_versions

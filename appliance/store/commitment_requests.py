@@ -15,7 +15,7 @@ from typing import Any
 from appliance.records import Severity
 from appliance.store.commitments import NO_SUCH_OBJECT
 from appliance.store.database import Database, Transaction, from_iso
-from appliance.store.facts import CommitmentNotReported, CommitmentReported, CommitmentRequested
+from appliance.store.facts.deliveries import CommitmentNotReported, CommitmentReported, CommitmentRequested
 from appliance.store.issues import clear_issue, raise_issue
 from appliance.store.viewrows import marks
 
@@ -266,7 +266,8 @@ class _Facts:
         if not names:
             return
         for row in db.all(
-            "SELECT sop_instance_uid AS uid, destination, sop_class_uid, state, committed_at, removed_at FROM delivery"  # noqa: S608
+            "SELECT sop_instance_uid AS uid, destination, sop_class_uid, state, committed_at,"  # noqa: S608 - marks only
+            " coalesce(removed_at, forgotten_at) AS given_up_at FROM delivery"
             f" WHERE destination IN ({marks(names)}) AND sop_instance_uid IN ({marks(wanted)})",
             (*names, *wanted),
         ):
@@ -285,8 +286,9 @@ class _Facts:
             return CLASS_INSTANCE_CONFLICT
         if any(row["state"] == "parked" for row in rows):
             return PROCESSING_FAILURE  # refused for good, or no longer what came: the scanner must not delete it
-        if any(row["committed_at"] is None and row["removed_at"] is not None for row in rows):
-            return PROCESSING_FAILURE  # it went when nobody was to commit to it, and nobody is asked any more
+        if any(row["committed_at"] is None and row["given_up_at"] is not None for row in rows):
+            # It went when nobody was to commit to it, or a person gave the destination up: nobody is asked any more.
+            return PROCESSING_FAILURE
         if uid in self._undecided or any(row["committed_at"] is None for row in rows):
             return None
         return 0

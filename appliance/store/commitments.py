@@ -14,7 +14,7 @@ from typing import Any
 
 from appliance.records import Severity
 from appliance.store.database import Database, Transaction, from_iso, iso
-from appliance.store.facts import CommitmentAnswered, CommitmentAsked, CommitmentFailed, CommitmentNotAsked
+from appliance.store.facts.deliveries import CommitmentAnswered, CommitmentAsked, CommitmentFailed, CommitmentNotAsked
 from appliance.store.issues import clear_issue, raise_issue
 from appliance.store.viewrows import marks
 
@@ -29,7 +29,7 @@ _FIRST, _LONGEST = timedelta(minutes=1), REPORT_WITHIN
 _TOO_FAR = 2 * REPORT_WITHIN
 _UNCOMMITTED = (
     "SELECT id, sop_class_uid, sop_instance_uid, sent_at FROM delivery WHERE destination = :destination"
-    " AND state = 'sent' AND committed_at IS NULL AND removed_at IS NULL"
+    " AND state = 'sent' AND committed_at IS NULL AND removed_at IS NULL AND forgotten_at IS NULL"
 )
 _REASONS = {
     0x0110: "it could not process the request",
@@ -175,6 +175,10 @@ class Commitments:
                     _give_back(tx, row["id"])
         return len(rows)
 
+    def is_awaited(self, commitment_id: int) -> bool:
+        """Whether no report of this transaction has come yet."""
+        return self._db.one("SELECT 1 FROM commitment WHERE id = ? AND state = 'asked'", (commitment_id,)) is not None
+
     def destination_of(self, transaction_uid: str) -> str | None:
         """Whom a transaction was asked of; None where we never asked."""
         row = self._db.one("SELECT destination FROM commitment WHERE transaction_uid = ?", (transaction_uid,))
@@ -200,7 +204,7 @@ class Commitments:
             kept = refused = 0
             for delivery in tx.all(
                 "SELECT d.* FROM commitment_delivery c JOIN delivery d ON d.id = c.delivery_id"
-                " WHERE c.commitment_id = ? AND d.committed_at IS NULL ORDER BY d.id",
+                " WHERE c.commitment_id = ? AND d.committed_at IS NULL AND d.forgotten_at IS NULL ORDER BY d.id",
                 (row["id"],),
             ):
                 uid = delivery["sop_instance_uid"]
@@ -232,7 +236,7 @@ class Commitments:
         rows = self._db.all(
             "SELECT destination, count(*) AS n, min(sent_at) AS oldest, max(commit_reason) AS reason FROM delivery"  # noqa: S608 - marks only
             f" WHERE destination IN ({marks(destinations)}) AND state = 'sent' AND committed_at IS NULL"
-            " AND removed_at IS NULL GROUP BY destination ORDER BY destination",
+            " AND removed_at IS NULL AND forgotten_at IS NULL GROUP BY destination ORDER BY destination",
             tuple(destinations),
         )
         return [

@@ -26,12 +26,13 @@ from typing import Any
 from appliance.clock import Clock
 from appliance.errors import ConfigError, StoreError
 from appliance.records import SYSTEM, Actor
-from appliance.store.facts import Body, DatabaseCreated
+from appliance.store.facts import Body
+from appliance.store.facts.box import DatabaseCreated
 from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.migrations import MIGRATIONS
 
 #: Schema that this code reads and writes; ``PRAGMA user_version`` of the file.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: What SQLite says where the file is whole and cannot be written now (error codes need Python 3.11).
 _NO_DAMAGE = ("is full", "is locked", "unable to open", "readonly")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

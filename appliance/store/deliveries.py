@@ -11,10 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from appliance.errors import NotFoundError
-from appliance.records import SYSTEM, Actor, DeliveryKind, Severity
+from appliance.records import SYSTEM, Actor, DeliveryKind, Identity, Severity
 from appliance.store.database import Database, Transaction, from_iso, iso
-from appliance.store.facts import DeliveryBuilt, DeliveryFailed, DeliveryParked, DeliveryRetried, DeliverySent
+from appliance.store.facts.deliveries import (
+    DeliveryBuilt,
+    DeliveryFailed,
+    DeliveryParked,
+    DeliveryRetried,
+    DeliverySent,
+)
 from appliance.store.issues import clear_issue, raise_issue
+from appliance.store.jsonable import dump
+from appliance.store.notes import NoteToBuild, object_of, read_notes
+from appliance.store.orders import carried
+from appliance.store.said import Said, read_said
 from appliance.store.to_build import ToBuild, read_to_build
 
 #: While a delivery has failed fewer times than this, the later ones of its study wait for it. Then it goes on being
@@ -70,7 +80,7 @@ class Deliveries:
         """What can be sent now, oldest first, keeping the order within each study.
 
         A delivery waits for an earlier one of its study that is to be tried again later; parked and held ones hold
-        nobody back.
+        nobody back. Of a destination that a person has paused there is nothing.
 
         Args:
             destination: Its name.
@@ -86,6 +96,8 @@ class Deliveries:
             " LEFT JOIN version v ON v.id = d.version_id"
             " WHERE d.destination = :destination AND d.state = 'owed' AND d.state <> 'sent'"
             " AND (d.next_at <= :now OR d.next_at > :far) AND (w.first IS NULL OR w.first > d.id)"
+            " AND NOT EXISTS (SELECT 1 FROM destination_state WHERE destination = :destination"
+            "  AND paused_at IS NOT NULL)"
             " ORDER BY d.id LIMIT :batch",
             {
                 "destination": destination,
@@ -98,11 +110,15 @@ class Deliveries:
         return [_delivery(row) for row in rows]
 
     def is_still_owed(self, delivery: Delivery) -> bool:
-        """Whether it is owed as it was when it was read: an identity corrected since takes the object back."""
+        """Whether it is owed as it was when it was read: an identity corrected since takes the object back.
+
+        Nothing is owed now where a person has paused the destination since.
+        """
         return (
             self._db.one(
-                "SELECT 1 FROM delivery WHERE id = ? AND state = 'owed' AND path = ? AND sop_instance_uid = ?",
-                (delivery.id, delivery.path, delivery.sop_instance_uid),
+                "SELECT 1 FROM delivery WHERE id = ? AND state = 'owed' AND path = ? AND sop_instance_uid = ?"
+                " AND NOT EXISTS (SELECT 1 FROM destination_state WHERE destination = ? AND paused_at IS NOT NULL)",
+                (delivery.id, delivery.path, delivery.sop_instance_uid, delivery.destination),
             )
             is not None
         )
@@ -255,7 +271,10 @@ class Deliveries:
         analysis_id: int,
         kind: DeliveryKind,
         *,
+        sop_instance_uid: str,
+        identity: Identity,
         identity_revision: int,
+        procedure: str,
         path: str,
         sha256: str,
         size: int,
@@ -268,7 +287,10 @@ class Deliveries:
         Args:
             analysis_id: The analysis that it tells of.
             kind: What it is.
+            sop_instance_uid: Of the object.
+            identity: That it was built under.
             identity_revision: Of the study when it was built; where the identity has changed since, it is built again.
+            procedure: What the RIS says is to be done; where it or the order's number came only since, the same.
             path: Relative to the spool.
             sha256: Of the data set, without preamble and file meta information.
             size: Bytes of the file.
@@ -277,36 +299,43 @@ class Deliveries:
             ms: How long the building took.
         """
         with self._db.write() as tx:
+            study_id = _study_of(tx, analysis_id)
+            # A note is about objects of an identity that may hold no longer.
+            is_note = kind is DeliveryKind.REJECTION_NOTE
+            if not is_note and carried(tx, study_id) != (identity, procedure):
+                return
             changed = tx.execute(
                 "UPDATE delivery SET path = ?, sha256 = ?, sop_class_uid = ?, transfer_syntax_uid = ?,"
-                " study_instance_uid = (SELECT study_instance_uid FROM study WHERE id = delivery.study_id),"
-                " state = 'owed', next_at = ? WHERE analysis_id = ? AND kind = ? AND state IN ('held', 'parked')"
-                " AND path IS NULL AND identity_revision = ?",
-                (path, sha256, sop_class_uid, transfer_syntax_uid, tx.at, analysis_id, str(kind), identity_revision),
+                " study_instance_uid = ?, identity = ?, state = 'owed', next_at = ? WHERE analysis_id = ? AND kind = ?"
+                " AND sop_instance_uid = ? AND state IN ('held', 'parked') AND path IS NULL AND identity_revision = ?",
+                (
+                    *(path, sha256, sop_class_uid, transfer_syntax_uid, identity.study_instance_uid, dump(identity)),
+                    *(tx.at, analysis_id, str(kind), sop_instance_uid, identity_revision),
+                ),
             ).rowcount
             if not changed:
                 return
             tx.execute("UPDATE analysis SET files_removed_at = NULL WHERE id = ?", (analysis_id,))
-            study_id = _study_of(tx, analysis_id)
             tx.journal(DeliveryBuilt(analysis=analysis_id, object=str(kind), size=size, ms=ms), study_id=study_id)
-            clear_issue(tx, "RESULT_NOT_BUILT", _object_of(analysis_id, str(kind)))
+            clear_issue(tx, "RESULT_NOT_BUILT", object_of(analysis_id, str(kind)))
 
     def build_failed(self, analysis_id: int, kind: DeliveryKind | None, reason: str) -> None:
         """The object cannot be built: its deliveries are parked, and the issue says why. ``retry`` builds it again.
 
         Args:
             analysis_id: The analysis that it should tell of.
-            kind: What it is; None = whatever is not built yet.
+            kind: What it is; None = whatever is not built yet but rejection notes, which need no image.
             reason: Why, without patient data.
         """
         with self._db.write() as tx:
             rows = tx.all(
                 "SELECT * FROM delivery WHERE analysis_id = ? AND state = 'held' AND path IS NULL", (analysis_id,)
             )
-            rows = [row for row in rows if kind is None or row["kind"] == kind]
+            kinds = {row["kind"] for row in rows} - {str(DeliveryKind.REJECTION_NOTE)} if kind is None else {str(kind)}
+            rows = [row for row in rows if row["kind"] in kinds]
             for row in rows:
                 _park(tx, row, None, reason)
-                subject = _object_of(analysis_id, row["kind"])
+                subject = object_of(analysis_id, row["kind"])
                 raise_issue(tx, "RESULT_NOT_BUILT", subject, Severity.FAULT, {"reason": reason}, row["study_id"])
 
     def backlog(self) -> list[Backlog]:
@@ -314,7 +343,8 @@ class Deliveries:
         rows = self._db.all(
             "SELECT destination, sum(state = 'owed') AS owed, sum(state = 'held') AS held,"
             " sum(state = 'parked') AS parked, min(CASE WHEN state = 'owed' THEN owed_at END) AS oldest_at"
-            " FROM delivery WHERE state <> 'sent' GROUP BY destination ORDER BY destination"
+            " FROM delivery WHERE state <> 'sent' AND state NOT IN ('replaced', 'forgotten')"
+            " GROUP BY destination ORDER BY destination"
         )
         return [
             Backlog(
@@ -330,11 +360,27 @@ class Deliveries:
 
     def _last_error(self, destination: str) -> str:
         row = self._db.one(
-            "SELECT error FROM delivery WHERE destination = ? AND state <> 'sent' AND error <> ''"
-            " ORDER BY state = 'parked' DESC, id LIMIT 1",
+            "SELECT error FROM delivery WHERE destination = ? AND state <> 'sent' AND state <> 'forgotten'"
+            " AND error <> '' ORDER BY state = 'parked' DESC, id LIMIT 1",
             (destination,),
         )
         return str(row["error"]) if row else ""
+
+    def said(self, delivery_id: int) -> Said | None:
+        """What the analysis said that a delivery tells of; None where its row does not tell."""
+        return read_said(self._db, delivery_id)
+
+    def notes_to_build(self, analysis_id: int) -> list[NoteToBuild]:
+        """The rejection notes about objects of an analysis that are owed and not built."""
+        return read_notes(self._db, analysis_id)
+
+    def owes_results(self, analysis_id: int) -> bool:
+        """Whether anything but rejection notes is owed of an analysis and not built."""
+        sql = (
+            "SELECT 1 FROM delivery WHERE analysis_id = ? AND state = 'held' AND path IS NULL"
+            " AND kind <> 'rejection_note' LIMIT 1"
+        )
+        return self._db.one(sql, (analysis_id,)) is not None
 
     def to_build(self, analysis_id: int) -> ToBuild:
         """What an analysis said, of which files, and which objects are to tell it.
@@ -350,13 +396,11 @@ def _open_row(tx: Transaction, delivery_id: int) -> Any:
     return tx.one("SELECT * FROM delivery WHERE id = ? AND state = 'owed'", (delivery_id,))
 
 
-def _object_of(analysis_id: int, kind: str) -> str:
-    return f"{kind} of analysis {analysis_id}"
-
-
-def _study_of(tx: Transaction, analysis_id: int) -> int | None:
+def _study_of(tx: Transaction, analysis_id: int) -> int:
     row = tx.one("SELECT study_id FROM analysis WHERE id = ?", (analysis_id,))
-    return int(row["study_id"]) if row else None
+    if row is None:  # pragma: no cover - analyses stay
+        raise NotFoundError(f"analysis {analysis_id} does not exist")
+    return int(row["study_id"])
 
 
 def _journal_failure(tx: Transaction, row: Any, attempt: int, error: str) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 from appliance.records import AnalysisResult, DeliveryKind, Role
 from appliance.store.database import Transaction
-from appliance.store.facts import AnalysisDone, DeliveryOwed, ShadowAgreement
+from appliance.store.facts.analyses import AnalysisDone
+from appliance.store.facts.deliveries import DeliveryOwed
+from appliance.store.facts.packages import ShadowAgreement
 from appliance.store.jsonable import dump, load
+from appliance.store.notes import SAYS_ALL, UNNAMED, reject_superseded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +24,8 @@ class OwedResult:
     kind: DeliveryKind
 
 
-#: Kinds that can tell any outcome.
-_SAYS_ALL = (DeliveryKind.SR, DeliveryKind.STATEMENT)
-#: Which objects which destinations are owed for a result of a package; the caller knows the configuration.
+#: Which objects which destinations are owed for a result of a package; the caller knows the configuration. Where a
+#: rejection note stands among them, the destination is owed one once the others hold no longer.
 Owing = Callable[[str, AnalysisResult], tuple[OwedResult, ...]]
 
 
@@ -79,7 +81,12 @@ def end_analysis(
     _note_agreement(tx, row, result)
     if row["role"] != Role.LIVE:
         return
-    for item in (*owed, *_corrections(tx, row["predecessor"], owed)):
+    told = _told(tx, row["predecessor"])
+    takers = {one["destination"] for one in told if one["takes_notes"]}
+    takers |= {one.destination for one in owed if one.kind is DeliveryKind.REJECTION_NOTE}
+    objects = tuple(one for one in owed if one.kind is not DeliveryKind.REJECTION_NOTE)
+    for item in (*objects, *_corrections(told, objects)):
+        takes_notes = item.destination in takers and item.kind is not DeliveryKind.STATEMENT
         delivery_id = tx.insert(
             "delivery",
             destination=item.destination,
@@ -91,6 +98,7 @@ def end_analysis(
             next_at=tx.at,
             owed_at=tx.at,
             identity_revision=row["identity_now"],
+            rejected_by=UNNAMED if takes_notes else None,
         )
         tx.journal(
             DeliveryOwed(
@@ -98,24 +106,33 @@ def end_analysis(
             ),
             study_id=row["study_id"],
         )
+    # After what takes their place.
+    reject_superseded(tx, row["study_id"], row["package"])
 
 
-def _corrections(tx: Transaction, predecessor: int | None, owed: tuple[OwedResult, ...]) -> list[OwedResult]:
-    """Who was told of the earlier analysis is told of this one, whatever it says: a withdrawn finding is news.
-
-    Where only pictures, places or key objects of it went, a report goes: nothing else can say that they hold no longer.
-    """
+def _told(tx: Transaction, predecessor: int | None) -> list[Any]:
+    """Destinations and kinds of objects that told of the earlier analysis, and which destinations take notes."""
     rows: list[Any] = []
     while predecessor is not None and not rows:
         rows = tx.all(
-            "SELECT DISTINCT destination, kind FROM delivery WHERE analysis_id = ? ORDER BY destination, kind",
+            "SELECT destination, kind, max(rejected_by IS NOT NULL) AS takes_notes FROM delivery"
+            " WHERE analysis_id = ? AND kind <> 'rejection_note' AND forgotten_at IS NULL GROUP BY destination, kind"
+            " ORDER BY destination, kind",
             (predecessor,),
         )
         # One that was superseded before it ended told nobody: the one before it did.
         older = tx.one("SELECT predecessor FROM analysis WHERE id = ?", (predecessor,))
         predecessor = older["predecessor"] if older else None
+    return rows
+
+
+def _corrections(rows: list[Any], owed: tuple[OwedResult, ...]) -> list[OwedResult]:
+    """Who was told of the earlier analysis is told of this one, whatever it says: a withdrawn finding is news.
+
+    Where only pictures, places or key objects of it went, a report goes, which says what holds instead.
+    """
     told = [OwedResult(destination=row["destination"], kind=DeliveryKind(row["kind"])) for row in rows]
-    told = [one for one in told if one.kind in _SAYS_ALL]
+    told = [one for one in told if one.kind in SAYS_ALL]
     heard = {one.destination for one in (*told, *owed)}
     others = dict.fromkeys(row["destination"] for row in rows if row["destination"] not in heard)
     told += [OwedResult(destination=name, kind=DeliveryKind.SR) for name in others]

@@ -6,7 +6,8 @@ import json
 
 from appliance.records import SYSTEM, Actor
 from appliance.store.database import Database
-from appliance.store.facts import Body, EngineBuildAsked, EngineCancelAsked, Kind
+from appliance.store.facts import Body, Kind
+from appliance.store.facts.packages import EngineBuildAsked, EngineCancelAsked
 
 
 class EngineFacts:

@@ -24,3 +24,8 @@ def row_hash(previous: str, fields: Mapping[str, Any]) -> str:
     """
     text = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
+
+
+def secret_digest(secret: str) -> str:
+    """What is kept of a random secret (cookie, code, token): it has the entropy that a password lacks, so no salt."""
+    return hashlib.sha256(secret.encode()).hexdigest()

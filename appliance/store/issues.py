@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance.records import Issue, Severity
 from appliance.store.database import Database, Transaction, from_iso
-from appliance.store.facts import IssueCleared, IssueRaised
+from appliance.store.facts.box import IssueCleared, IssueRaised
 
 
 def raise_issue(

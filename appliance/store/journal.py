@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from appliance.store.database import Database, from_iso, iso
-from appliance.store.facts import JournalPruned, Kind
+from appliance.store.facts import Kind
+from appliance.store.facts.box import JournalPruned
 from appliance.store.hashing import GENESIS, row_hash
 
 _BETWEEN_PRUNINGS = timedelta(hours=20)
-_FIELDS = ("at", "mono_ms", "boot", "kind", "study_id", "subject", "actor", "body")
+#: What a row's hash covers.
+FIELDS = ("at", "mono_ms", "boot", "kind", "study_id", "subject", "actor", "body")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +49,12 @@ class Journal:
         """Rows with a greater sequence number, oldest first."""
         condition = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
         sql = f"SELECT * FROM journal WHERE seq > ?{condition} ORDER BY seq LIMIT ?"  # noqa: S608 - marks only
-        return [_fact(row) for row in self._db.all(sql, (seq, *map(str, kinds), limit))]
+        return [fact_of(row) for row in self._db.all(sql, (seq, *map(str, kinds), limit))]
 
     def of_study(self, study_id: int) -> list[Fact]:
         """Everything that the journal says of one study."""
         return [
-            _fact(row) for row in self._db.all("SELECT * FROM journal WHERE study_id = ? ORDER BY seq", (study_id,))
+            fact_of(row) for row in self._db.all("SELECT * FROM journal WHERE study_id = ? ORDER BY seq", (study_id,))
         ]
 
     def wait(self, seq: int, timeout_s: float) -> bool:
@@ -76,25 +78,14 @@ class Journal:
         Returns:
             0 when it holds, else the sequence number of the first row that does not fit the one before.
         """
-        expected, previous = self._begin()
+        expected, previous = chain_begin(self._db)
         for row in self._rows():
-            digest = row_hash(previous, {name: row[name] for name in _FIELDS})
+            digest = row_hash(previous, {name: row[name] for name in FIELDS})
             if row["seq"] != expected or digest != row["hash"]:
                 return int(row["seq"])
             previous = digest
             expected += 1
         return 0
-
-    def _begin(self) -> tuple[int, str]:
-        """The first sequence number to expect and the hash before it: a checkpoint's, where rows were pruned."""
-        first = self._db.one("SELECT min(seq) AS seq FROM journal")
-        if first is not None and (first["seq"] or 1) > 1:
-            kind = str(Kind.JOURNAL_PRUNED)
-            for row in self._db.all("SELECT body FROM journal WHERE kind = ? ORDER BY seq DESC", (kind,)):
-                pruned = JournalPruned.model_validate_json(row["body"])
-                if pruned.through == first["seq"] - 1:
-                    return first["seq"], pruned.hash
-        return 1, GENESIS
 
     def prune(self, before: datetime) -> int:
         """Delete what is older than ``before`` and behind every reader: whole days, each in one act with a checkpoint.
@@ -153,12 +144,25 @@ class Journal:
             )
 
 
+def chain_begin(db: Database) -> tuple[int, str]:
+    """The first sequence number to expect and the hash before it: a checkpoint's, where rows were pruned."""
+    first = db.one("SELECT min(seq) AS seq FROM journal")
+    if first is not None and (first["seq"] or 1) > 1:
+        kind = str(Kind.JOURNAL_PRUNED)
+        for row in db.all("SELECT body FROM journal WHERE kind = ? ORDER BY seq DESC", (kind,)):
+            pruned = JournalPruned.model_validate_json(row["body"])
+            if pruned.through == first["seq"] - 1:
+                return first["seq"], pruned.hash
+    return 1, GENESIS
+
+
 def _midnight_after(at: str) -> datetime:
     """The end of the day that holds a row's time."""
     return from_iso(at).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
-def _fact(row: Any) -> Fact:
+def fact_of(row: Any) -> Fact:
+    """A row of the table."""
     return Fact(
         seq=row["seq"],
         at=row["at"],

@@ -145,5 +145,190 @@ CREATE TABLE commitment_item (
 ) WITHOUT ROWID, STRICT;
 """
 
+_FOUR = """
+CREATE TABLE account (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    full_name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    password TEXT,
+    must_change INTEGER NOT NULL DEFAULT 0,
+    subject TEXT UNIQUE,
+    is_active INTEGER NOT NULL DEFAULT 1,
+    made_at TEXT NOT NULL
+) STRICT;
+CREATE TABLE screen (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    sources TEXT NOT NULL,
+    made_at TEXT NOT NULL,
+    paired_at TEXT,
+    revoked_at TEXT,
+    code TEXT,
+    code_ends_at TEXT
+) STRICT;
+CREATE UNIQUE INDEX screen_name ON screen (name) WHERE revoked_at IS NULL;
+CREATE TABLE api_token (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    sources TEXT NOT NULL,
+    made_at TEXT NOT NULL,
+    used_at TEXT,
+    ends_at TEXT,
+    revoked_at TEXT
+) STRICT;
+CREATE TABLE session (
+    digest TEXT PRIMARY KEY,
+    account_id INTEGER REFERENCES account (id),
+    screen_id INTEGER REFERENCES screen (id),
+    made_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    proved_at TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX session_account ON session (account_id);
+ALTER TABLE delivery ADD COLUMN identity TEXT NOT NULL DEFAULT '';
+ALTER TABLE delivery ADD COLUMN rejected_by INTEGER;
+ALTER TABLE delivery ADD COLUMN forgotten_at TEXT;
+CREATE TABLE destination_state (
+    destination TEXT PRIMARY KEY,
+    paused_at TEXT,
+    paused_by TEXT NOT NULL DEFAULT '',
+    paused_why TEXT NOT NULL DEFAULT '',
+    tested_at TEXT,
+    test_ok INTEGER,
+    test_ms REAL,
+    test_words TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID, STRICT;
+CREATE TABLE health_sample (
+    span TEXT NOT NULL,
+    at TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (span, at)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE setup_step (
+    step TEXT PRIMARY KEY,
+    done_at TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    detail TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+ALTER TABLE alert ADD COLUMN communicated_at TEXT;
+ALTER TABLE alert ADD COLUMN decided_at TEXT;
+ALTER TABLE alert ADD COLUMN decided_by TEXT;
+ALTER TABLE alert ADD COLUMN decision TEXT;
+CREATE INDEX alert_raised ON alert (raised_at);
+CREATE INDEX study_patient ON study (patient_key);
+CREATE TABLE escalation (
+    alert_id INTEGER NOT NULL REFERENCES alert (id),
+    step TEXT NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (alert_id, step)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE test_alert (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    raised_at TEXT NOT NULL,
+    raised_by TEXT NOT NULL,
+    presented_at TEXT,
+    ended_at TEXT,
+    acknowledged_by TEXT
+) STRICT;
+CREATE TABLE alert_notice (
+    id INTEGER PRIMARY KEY,
+    sink TEXT NOT NULL,
+    alert_id INTEGER REFERENCES alert (id),
+    test_id INTEGER REFERENCES test_alert (id),
+    step TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owed_at TEXT NOT NULL,
+    next_at TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    told_at TEXT,
+    error TEXT NOT NULL DEFAULT '',
+    UNIQUE (sink, alert_id, step),
+    UNIQUE (sink, test_id, step)
+) STRICT;
+CREATE TABLE communication (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    alert_id INTEGER NOT NULL,
+    study_id INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    age TEXT NOT NULL,
+    exam TEXT NOT NULL,
+    category INTEGER NOT NULL,
+    findings TEXT NOT NULL,
+    titles TEXT NOT NULL,
+    found_at TEXT NOT NULL,
+    told_by TEXT NOT NULL,
+    received_by TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    method TEXT NOT NULL,
+    read_back INTEGER NOT NULL,
+    evaluation INTEGER NOT NULL,
+    recorded_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX test_alert_open ON test_alert (id) WHERE ended_at IS NULL;
+CREATE INDEX alert_notice_owed ON alert_notice (sink, id) WHERE state = 'owed';
+CREATE INDEX alert_notice_alert ON alert_notice (alert_id);
+CREATE INDEX communication_received ON communication (received_at);
+CREATE INDEX communication_alert ON communication (alert_id);
+CREATE TABLE review (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    study_id INTEGER NOT NULL REFERENCES study (id),
+    version INTEGER NOT NULL,
+    predecessor INTEGER REFERENCES review (id),
+    decision TEXT NOT NULL,
+    reason TEXT,
+    note TEXT NOT NULL,
+    basis TEXT NOT NULL,
+    seen TEXT NOT NULL,
+    opinion TEXT NOT NULL,
+    signed_at TEXT NOT NULL,
+    signed_by TEXT NOT NULL,
+    role TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    counts INTEGER NOT NULL DEFAULT 1,
+    UNIQUE (study_id, version)
+) STRICT;
+CREATE TABLE review_finding (
+    review_id INTEGER NOT NULL REFERENCES review (id),
+    n INTEGER NOT NULL,
+    analysis_id INTEGER NOT NULL REFERENCES analysis (id),
+    finding TEXT NOT NULL,
+    presence TEXT NOT NULL,
+    flagged INTEGER NOT NULL,
+    is_right INTEGER,
+    added INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    side TEXT,
+    category INTEGER,
+    region TEXT,
+    PRIMARY KEY (review_id, n)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX review_finding_analysis ON review_finding (analysis_id);
+CREATE INDEX review_signed ON review (signed_at);
+CREATE TABLE review_request (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    asked_at TEXT NOT NULL,
+    asked_by TEXT NOT NULL,
+    done_at TEXT
+) STRICT;
+CREATE INDEX review_request_open ON review_request (asked_at) WHERE done_at IS NULL;
+CREATE TABLE review_sample (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    chosen_at TEXT NOT NULL,
+    share REAL NOT NULL,
+    done_at TEXT
+) STRICT;
+CREATE INDEX review_sample_open ON review_sample (chosen_at) WHERE done_at IS NULL;
+CREATE INDEX alert_undecided ON alert (raised_at) WHERE decided_at IS NULL AND state <> 'withdrawn';
+CREATE INDEX analysis_counted ON analysis (done_at)
+ WHERE role = 'live' AND superseded_by IS NULL AND outcome IN ('FINDING', 'NOTHING_FLAGGED');
+CREATE INDEX journal_built ON journal (study_id) WHERE kind = 'delivery_built';
+CREATE INDEX analysis_timing ON analysis (package, done_at) WHERE role = 'live';
+"""
+
 #: Schema 1 is the first; ``schema.sql`` always writes the newest. A test holds both against each other.
-MIGRATIONS: dict[int, str] = {1: _TWO, 2: _THREE}
+MIGRATIONS: dict[int, str] = {1: _TWO, 2: _THREE, 3: _FOUR}

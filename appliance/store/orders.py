@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+from appliance.errors import NotFoundError
 from appliance.records import Identity, OrderState, Severity
 from appliance.store.database import Database, Transaction, from_iso, iso
-from appliance.store.facts import OrderAsked
+from appliance.store.facts.intake import OrderAsked
 from appliance.store.issues import clear_issue, raise_issue
 from appliance.store.jsonable import load
+from appliance.store.reissue import reissue_for_order
 
 MISMATCH = "WORKLIST_MISMATCH"
 #: Requested Procedure Priorities (PS3.3 C.4.11) that go before the others.
@@ -72,15 +76,19 @@ class Orders:
         """Read and write ``db``."""
         self._db = db
 
-    def to_ask(self) -> list[ToAsk]:
-        """Studies of the last day to ask about now, newest first: new ones, corrected ones, and those due again."""
+    def to_ask(self, without: Collection[int] = ()) -> list[ToAsk]:
+        """Studies of the last day to ask about now, newest first: new ones, corrected ones, and those due again.
+
+        Args:
+            without: Studies to pass over.
+        """
         now = self._db.clock.now()
         rows = self._db.all(
-            "SELECT s.*, o.asked, o.identity_revision AS asked_revision FROM study s"
+            "SELECT s.*, o.asked, o.identity_revision AS asked_revision FROM study s"  # noqa: S608 - marks only
             " LEFT JOIN study_order o ON o.study_id = s.id WHERE s.last_at >= ?"
             " AND (o.study_id IS NULL OR o.identity_revision < s.identity_revision OR o.next_at <= ?)"
-            " ORDER BY s.last_at DESC LIMIT ?",
-            (iso(now - _WINDOW), iso(now), _AT_ONCE),
+            f" AND s.id NOT IN ({_marks(without)}) ORDER BY s.last_at DESC LIMIT ?",
+            (iso(now - _WINDOW), iso(now), *without, _AT_ONCE),
         )
         return [
             ToAsk(
@@ -111,6 +119,7 @@ class Orders:
             if study is None:
                 return
             next_at = None if again_in_s is None else iso(self._db.clock.now() + timedelta(seconds=again_in_s))
+            before = carried(tx, asked.study_id)
             tx.execute(
                 "INSERT OR REPLACE INTO study_order VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -126,6 +135,8 @@ class Orders:
                     answer.accession_number,
                 ),
             )
+            if carried(tx, asked.study_id) != before:
+                reissue_for_order(tx, asked.study_id, asked.identity_revision)
             raised = answer.priority in STAT and not study["stat"]
             if raised:
                 _raise_priority(tx, asked.study_id)
@@ -148,24 +159,43 @@ class Orders:
 
     def of_studies(self, study_ids: tuple[int, ...]) -> dict[int, OrderView]:
         """What is known of the orders of studies, by their ids."""
-        marks = ", ".join("?" * len(study_ids))
-        rows = self._db.all(f"SELECT * FROM study_order WHERE study_id IN ({marks})", study_ids)  # noqa: S608 - marks
-        return {
-            row["study_id"]: OrderView(
-                state=OrderState(row["state"]),
-                asked_at=from_iso(row["asked_at"]),
-                priority=row["priority"],
-                procedure_id=row["procedure_id"],
-                procedure_description=row["procedure_description"],
-                accession_number=row["accession_number"],
-            )
-            for row in rows
-        }
+        sql = f"SELECT * FROM study_order WHERE study_id IN ({_marks(study_ids)})"  # noqa: S608 - marks only
+        rows = self._db.all(sql, study_ids)
+        return {row["study_id"]: _view(row) for row in rows}
+
+
+def _marks(values: Collection[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _view(row: Any) -> OrderView:
+    return OrderView(
+        state=OrderState(row["state"]),
+        asked_at=from_iso(row["asked_at"]),
+        priority=row["priority"],
+        procedure_id=row["procedure_id"],
+        procedure_description=row["procedure_description"],
+        accession_number=row["accession_number"],
+    )
 
 
 def _raise_priority(tx: Transaction, study_id: int) -> None:
     tx.execute("UPDATE study SET stat = 1 WHERE id = ?", (study_id,))
     tx.execute("UPDATE analysis SET stat = 1 WHERE study_id = ? AND state <> 'done'", (study_id,))
+
+
+def carried(db: Database | Transaction, study_id: int) -> tuple[Identity, str]:
+    """The identity and the procedure that results of a study carry now.
+
+    What the RIS said of an identity that was corrected since may be somebody else's order, and is not used.
+    """
+    row = db.one("SELECT identity, identity_revision FROM study WHERE id = ?", (study_id,))
+    if row is None:  # pragma: no cover - callers hold the study
+        raise NotFoundError(f"study {study_id} does not exist")
+    sql = "SELECT * FROM study_order WHERE study_id = ? AND identity_revision = ?"
+    found = db.one(sql, (study_id, row["identity_revision"]))
+    order = _view(found) if found else None
+    return with_order(load(Identity, row["identity"]), order), order.procedure_description if order else ""
 
 
 def with_order(identity: Identity, order: OrderView | None) -> Identity:

@@ -17,7 +17,7 @@ from typing import Any
 from appliance.errors import ConfigError
 from appliance.records import Role, Severity
 from appliance.store.database import Transaction
-from appliance.store.facts import PackageConfigured
+from appliance.store.facts.packages import PackageConfigured
 from appliance.store.issues import clear_issue, raise_issue
 from appliance.store.package_rows import PackageRow, PackageState, package_rows
 from appliance.store.package_rules import inherit_points, set_point

@@ -15,8 +15,8 @@ from appliance.errors import ConflictError, NotFoundError
 from appliance.records import SYSTEM, Actor, Severity
 from appliance.store.database import Database, Transaction, iso
 from appliance.store.ending import Owing
-from appliance.store.facts import (
-    Kind,
+from appliance.store.facts import Kind
+from appliance.store.facts.packages import (
     OperatingPointChanged,
     PackageActivated,
     PackageInstalled,

@@ -14,7 +14,7 @@ from datetime import datetime
 from appliance.errors import ConflictError, NotFoundError
 from appliance.records import Actor, QualityChoice, QualityReason
 from appliance.store.database import Database, from_iso, iso
-from appliance.store.facts import QualityDecided
+from appliance.store.facts.analyses import QualityDecided
 from appliance.store.readmodels import ChoiceView, ExposureView
 from appliance.store.viewrows import marks
 

@@ -183,6 +183,12 @@ class AlertView:
     withdrawn_at: datetime | None
     withdrawn_why: str
     predecessor: int | None
+    #: When it was first recorded that somebody was told.
+    communicated_at: datetime | None = None
+    decided_at: datetime | None = None
+    decided_by: str = ""
+    #: Code of the review.
+    decision: str = ""
 
     @property
     def is_open(self) -> bool:

@@ -19,7 +19,7 @@ from appliance.errors import RejectedInstance
 from appliance.records import Header, Received, Severity
 from appliance.store import Store
 from appliance.store.database import Transaction, set_aside
-from appliance.store.facts import DatabaseRebuilt
+from appliance.store.facts.box import DatabaseRebuilt
 from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.issues import raise_issue
 from appliance.store.receiving import Original
@@ -66,6 +66,8 @@ def rebuild(state_path: Path, clock: Clock, reader: Reader, why: str, *, reserve
     carried = _carry_journal(store, aside / "scanside.db")
     _carry_packages(store, aside / "scanside.db")
     _carry_rejections(store, aside / "scanside.db")
+    _carry_access(store, aside / "scanside.db")
+    _carry_register(store, aside / "scanside.db")
     sent = _delivered(aside / "scanside.db")
     adopter = Adopter(store, reader, sent.keys())
     for relative in sorted(store.spool.iter_files(), key=lambda name: store.spool.path(name).stat().st_mtime_ns):
@@ -205,6 +207,19 @@ def _carry_packages(store: Store, old: Path) -> None:
                 tx.insert(table, **{name: row[name] for name in row.keys()})  # noqa: SIM118 - a row is no mapping
 
 
+def _carry_access(store: Store, old: Path) -> None:
+    """Who may sign in, and which screens are paired: a box without accounts would be set up by whoever comes first."""
+    with store.db.write() as tx:
+        kept: dict[str, set[int]] = {"account": set(), "screen": set()}
+        for table in ("account", "screen", "api_token", "session"):
+            for row in _rows(old, f"SELECT * FROM {table}"):  # noqa: S608 - literals above
+                values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a row is no mapping
+                owners = {name: values[f"{name}_id"] for name in ("account", "screen") if table == "session"}
+                if all(owner is None or owner in kept[name] for name, owner in owners.items()):
+                    tx.insert(table, **values)
+                    kept.setdefault(table, set()).add(values.get("id", 0))
+
+
 def _last_hash(tx: Transaction) -> str:
     row = tx.one("SELECT hash FROM journal ORDER BY seq DESC LIMIT 1")
     return str(row["hash"]) if row else GENESIS
@@ -250,6 +265,13 @@ def _carry_rejections(store: Store, old: Path) -> None:
         for row in _rows(old, "SELECT sop_instance_uid, title, rejected_at FROM rejected_instance"):
             # Of no note: ids of versions are given anew.
             tx.execute("INSERT INTO rejected_instance VALUES (?, ?, 0, ?)", tuple(row))
+
+
+def _carry_register(store: Store, old: Path) -> None:
+    """Who was told of which finding: what people said is in no image. Alerts have other numbers now."""
+    with store.db.write() as tx:
+        for row in _rows(old, "SELECT * FROM communication"):
+            tx.insert("communication", **(dict(zip(row.keys(), tuple(row), strict=True)) | {"alert_id": 0}))
 
 
 def _rows(old: Path, sql: str) -> list[sqlite3.Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from appliance.records import DeliveryKind, DeliveryState, Identity, Received, Severity, VersionState
 from appliance.store.database import Transaction
-from appliance.store.facts import IdentityCorrected
+from appliance.store.facts.intake import IdentityCorrected
 from appliance.store.issues import raise_issue
 from appliance.store.jsonable import dump
 from appliance.store.reissue import reissue_results
@@ -197,4 +197,4 @@ def correct_identity(tx: Transaction, study_id: int, version_id: int, identity: 
     )
     tx.journal(IdentityCorrected(identity_revision=revision), study_id=study_id)
     reissue_alert(tx, study_id)
-    reissue_results(tx, study_id, revision)
+    reissue_results(tx, study_id, identity, revision)

@@ -9,7 +9,7 @@ from appliance.records import AnalysisResult, Detail, Outcome, Reason, Rejection
 from appliance.store.analyses import Plan, queue_analysis
 from appliance.store.database import Transaction
 from appliance.store.ending import end_analysis
-from appliance.store.facts import ImagesRejected
+from appliance.store.facts.intake import ImagesRejected
 from appliance.store.readmodels import REJECTED
 from appliance.store.settle import settle_study, withdraw_alert
 from appliance.store.viewrows import marks

@@ -2,6 +2,7 @@
 
 Rows stay; they say what is gone. Never removed, however full the disk is: what is owed, held or parked, sent and not
 yet committed to, part of a conflict, not analysed yet, or named in a scanner's request that waits for its report.
+Images under an active alert stay until somebody has acknowledged it, or its result has left the box.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from appliance.store.database import Database, Transaction, from_iso, iso
-from appliance.store.facts import ImagesRemoved, LeftoversRemoved, ResultsRemoved
+from appliance.store.facts.box import LeftoversRemoved
+from appliance.store.facts.deliveries import ResultsRemoved
+from appliance.store.facts.intake import ImagesRemoved
 from appliance.store.viewrows import marks
 
 #: ``meta`` row of the large jumps of the wall clock: JSON list of [time after it, seconds], oldest first.
@@ -22,6 +25,8 @@ _JUMP_S = 3600.0
 #: More than a box that loses its clock every night has in the longest span.
 _MOST_JUMPS = 1000
 _FURTHEST = timedelta(days=100 * 365)
+#: A delivery ``d`` that is not over.
+_OPEN = "d.state NOT IN ('sent', 'replaced', 'forgotten')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +182,11 @@ def _images_due(before: datetime, committing: Collection[str]) -> tuple[str, tup
         "  WHERE r.study_id = s.id AND n.routed <> 1)"
         " AND NOT EXISTS (SELECT 1 FROM analysis a WHERE a.study_id = s.id AND (a.state <> 'done' OR a.done_at >= ?))"
         " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.study_id = s.id"
-        f"  AND (d.state <> 'sent' OR d.sent_at >= ? OR d.committed_at >= ? OR {_uncommitted(names)}))"
+        f"  AND ({_OPEN} OR d.sent_at >= ? OR d.committed_at >= ? OR d.forgotten_at >= ? OR {_uncommitted(names)}))"
+        # Nobody has looked: who comes late finds the images; what never asked for a person holds nothing back.
+        " AND NOT EXISTS (SELECT 1 FROM alert l JOIN analysis a ON a.id = l.analysis_id WHERE l.study_id = s.id"
+        "  AND l.active = 1 AND (l.acknowledged_at >= ?"
+        "   OR (l.state IN ('raised', 'presented') AND a.files_removed_at IS NULL)))"
         " AND NOT EXISTS (SELECT 1 FROM series r JOIN instance i ON i.series_id = r.id"
         "  JOIN version v ON v.instance_id = i.id WHERE r.study_id = s.id AND (v.state = 'comparing'"
         "  OR v.received_at >= ? OR (v.state = 'conflict' AND EXISTS (SELECT 1 FROM issue WHERE cleared_at IS NULL"
@@ -187,7 +196,7 @@ def _images_due(before: datetime, committing: Collection[str]) -> tuple[str, tup
         "  ON c.request_id = q.id CROSS JOIN instance i ON i.sop_instance_uid = c.sop_instance_uid"
         "  CROSS JOIN series r ON r.id = i.series_id WHERE q.state = 'waiting')"
     )
-    return condition, (at, at, at, at, *names, at)
+    return condition, (at, at, at, at, at, *names, at, at)
 
 
 def _results_due(before: datetime, committing: Collection[str]) -> tuple[str, tuple[str, ...]]:
@@ -196,13 +205,14 @@ def _results_due(before: datetime, committing: Collection[str]) -> tuple[str, tu
     condition = (
         "a.files_removed_at IS NULL AND a.done_at < ? AND a.state = 'done'"  # noqa: S608 - marks only
         " AND NOT EXISTS (SELECT 1 FROM delivery d"
-        f" WHERE d.analysis_id = a.id AND (d.state <> 'sent' OR d.sent_at >= ? OR {_uncommitted(names)}))"
+        f" WHERE d.analysis_id = a.id AND ({_OPEN} OR d.sent_at >= ? OR d.forgotten_at >= ? OR {_uncommitted(names)}))"
     )
-    return condition, (at, at, *names)
+    return condition, (at, at, at, *names)
 
 
 def _uncommitted(names: tuple[str, ...]) -> str:
-    return f"(d.committed_at IS NULL AND d.removed_at IS NULL AND d.destination IN ({marks(names)}))"
+    awaited = "d.committed_at IS NULL AND d.removed_at IS NULL AND d.forgotten_at IS NULL"
+    return f"({awaited} AND d.destination IN ({marks(names)}))"
 
 
 def restore_image(tx: Transaction, study_id: int, version_id: int, path: str, size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from appliance.errors import NotFoundError
 from appliance.records import Header, RejectionTitle, Role, Vector
 from appliance.store.database import Database
-from appliance.store.facts import SeriesReady
+from appliance.store.facts.intake import SeriesReady
 from appliance.store.jsonable import load
 from appliance.store.steps import Listed, listed_images
 

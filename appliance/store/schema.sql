@@ -1,4 +1,4 @@
--- Schema 3 of the appliance's database. The only durable state besides the spool of files.
+-- Schema 4 of the appliance's database. The only durable state besides the spool of files.
 -- Times are ISO 8601 UTC text with microseconds; *_mono are seconds of the boot named beside them; JSON is text.
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -18,6 +18,7 @@ CREATE TABLE journal (
     hash TEXT NOT NULL
 ) STRICT;
 CREATE INDEX journal_study ON journal (study_id, seq);
+CREATE INDEX journal_built ON journal (study_id) WHERE kind = 'delivery_built';
 
 -- Where each reader of the journal stands.
 CREATE TABLE cursor (reader TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT;
@@ -71,6 +72,7 @@ CREATE TABLE study (
 ) STRICT;
 CREATE INDEX study_uid ON study (study_instance_uid);
 CREATE INDEX study_last ON study (last_at);
+CREATE INDEX study_patient ON study (patient_key);
 CREATE INDEX study_kept ON study (last_at) WHERE kept = 1;
 
 CREATE TABLE series (
@@ -185,6 +187,7 @@ CREATE INDEX analysis_files ON analysis (done_at) WHERE files_removed_at IS NULL
 -- SQLite takes this one only for queries that say state <> 'done' in these words.
 CREATE INDEX analysis_open ON analysis (state) WHERE state <> 'done';
 CREATE INDEX analysis_study ON analysis (study_id);
+CREATE INDEX analysis_timing ON analysis (package, done_at) WHERE role = 'live';
 CREATE TABLE analysis_input (
     analysis_id INTEGER NOT NULL REFERENCES analysis (id),
     role TEXT NOT NULL,
@@ -218,10 +221,79 @@ CREATE TABLE alert (
     acknowledged_by TEXT,
     withdrawn_at TEXT,
     withdrawn_why TEXT,
-    predecessor INTEGER REFERENCES alert (id)
+    predecessor INTEGER REFERENCES alert (id),
+    communicated_at TEXT,           -- first recorded; what was told stands in communication
+    decided_at TEXT,
+    decided_by TEXT,
+    decision TEXT                   -- of the review: a code
 ) STRICT;
 CREATE INDEX alert_study ON alert (study_id);
 CREATE INDEX alert_open ON alert (state) WHERE state IN ('raised', 'presented');
+CREATE INDEX alert_raised ON alert (raised_at);
+
+-- What has happened about an alert that nobody acknowledged.
+CREATE TABLE escalation (
+    alert_id INTEGER NOT NULL REFERENCES alert (id),
+    step TEXT NOT NULL,             -- records.AlertStep
+    at TEXT NOT NULL,
+    PRIMARY KEY (alert_id, step)
+) WITHOUT ROWID, STRICT;
+
+-- A trial whether alerts arrive. No study, no outcome, no statistics.
+CREATE TABLE test_alert (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,           -- whose screens show it; empty: all
+    raised_at TEXT NOT NULL,
+    raised_by TEXT NOT NULL,
+    presented_at TEXT,
+    ended_at TEXT,
+    acknowledged_by TEXT            -- NULL where its time ended it
+) STRICT;
+CREATE INDEX test_alert_open ON test_alert (id) WHERE ended_at IS NULL;
+
+-- What a sink outside the screens (a webhook, a light) is told, one row a step.
+CREATE TABLE alert_notice (
+    id INTEGER PRIMARY KEY,
+    sink TEXT NOT NULL,
+    alert_id INTEGER REFERENCES alert (id),
+    test_id INTEGER REFERENCES test_alert (id),
+    step TEXT NOT NULL,             -- records.AlertStep
+    state TEXT NOT NULL,            -- owed | told | given_up | void: it calls no longer, and the sink was never told
+    owed_at TEXT NOT NULL,
+    next_at TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    told_at TEXT,
+    error TEXT NOT NULL DEFAULT '',
+    UNIQUE (sink, alert_id, step),
+    UNIQUE (sink, test_id, step)
+) STRICT;
+CREATE INDEX alert_notice_owed ON alert_notice (sink, id) WHERE state = 'owed';
+CREATE INDEX alert_notice_alert ON alert_notice (alert_id);
+
+-- The register of critical values: who was told what, when and how (ACR's six fields and the read-back). It keeps whose
+-- finding it was as it was told; a rebuilt database carries it over.
+CREATE TABLE communication (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    alert_id INTEGER NOT NULL,
+    study_id INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    identity TEXT NOT NULL,         -- JSON of records.Identity
+    age TEXT NOT NULL,
+    exam TEXT NOT NULL,
+    category INTEGER NOT NULL,
+    findings TEXT NOT NULL,         -- JSON list of {package, finding, category}
+    titles TEXT NOT NULL,           -- JSON list of {en, zh_Hans}, as they were told
+    found_at TEXT NOT NULL,
+    told_by TEXT NOT NULL,
+    received_by TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    method TEXT NOT NULL,           -- records.CommunicationMethod
+    read_back INTEGER NOT NULL,
+    evaluation INTEGER NOT NULL,    -- recorded while site.mode was evaluation
+    recorded_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX communication_received ON communication (received_at);
+CREATE INDEX communication_alert ON communication (alert_id);
 
 -- One object owed to one destination.
 CREATE TABLE delivery (
@@ -250,7 +322,10 @@ CREATE TABLE delivery (
     commit_tries INTEGER NOT NULL DEFAULT 0,        -- how often it was asked
     commit_next_at TEXT NOT NULL DEFAULT '',        -- it is not asked (again) before
     commit_reason INTEGER,          -- last Failure Reason (0008,1197)
-    removed_at TEXT,                -- the file is gone from this box
+    removed_at TEXT,                -- the file is gone from this box, or goes since nothing needs it
+    identity TEXT NOT NULL DEFAULT '',              -- JSON of records.Identity that a result was built under
+    rejected_by INTEGER,            -- delivery of the rejection note that names it; 0: none yet; NULL: none is wanted
+    forgotten_at TEXT,              -- when a person gave up its destination: it is owed, and committed to, no more
     UNIQUE (destination, sop_instance_uid, version_id)
 ) STRICT;
 CREATE INDEX delivery_uncommitted ON delivery (destination, commit_next_at)
@@ -386,3 +461,139 @@ CREATE TABLE study_order (
     procedure_description TEXT NOT NULL DEFAULT '',
     accession_number TEXT NOT NULL DEFAULT ''     -- that results carry because the images have none
 ) STRICT;
+
+-- Who may use the screens. A password is kept as its Argon2id hash; without one the account signs in elsewhere (OIDC).
+CREATE TABLE account (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    full_name TEXT NOT NULL,
+    role TEXT NOT NULL,             -- records.UserRole, never screen
+    password TEXT,
+    must_change INTEGER NOT NULL DEFAULT 0,   -- the password was given by somebody else
+    subject TEXT UNIQUE,            -- issuer and subject of an OIDC identity
+    is_active INTEGER NOT NULL DEFAULT 1,
+    made_at TEXT NOT NULL
+) STRICT;
+
+-- A screen at a scanner, paired once by a code. It shows the alerts of its sources alone.
+CREATE TABLE screen (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    sources TEXT NOT NULL,          -- JSON list of source names; empty: all
+    made_at TEXT NOT NULL,
+    paired_at TEXT,
+    revoked_at TEXT,
+    code TEXT,                      -- SHA-256 of the code that pairs it; NULL once it is used
+    code_ends_at TEXT
+) STRICT;
+CREATE UNIQUE INDEX screen_name ON screen (name) WHERE revoked_at IS NULL;
+
+-- A program that may ask the API: a scanner's console. It has a role and, as a screen, its sources.
+CREATE TABLE api_token (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL UNIQUE,    -- SHA-256 of the token
+    role TEXT NOT NULL,
+    sources TEXT NOT NULL,
+    made_at TEXT NOT NULL,
+    used_at TEXT,
+    ends_at TEXT,
+    revoked_at TEXT
+) STRICT;
+
+-- Who is signed in where: one row a browser, of a person or a paired screen.
+CREATE TABLE session (
+    digest TEXT PRIMARY KEY,        -- SHA-256 of the cookie
+    account_id INTEGER REFERENCES account (id),
+    screen_id INTEGER REFERENCES screen (id),
+    made_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    proved_at TEXT NOT NULL         -- when the password was last given; signing a review asks again after a while
+) WITHOUT ROWID, STRICT;
+CREATE INDEX session_account ON session (account_id);
+
+-- What people did about a destination, and how its last test ended.
+CREATE TABLE destination_state (
+    destination TEXT PRIMARY KEY,
+    paused_at TEXT,                 -- NULL: it is not paused
+    paused_by TEXT NOT NULL DEFAULT '',
+    paused_why TEXT NOT NULL DEFAULT '',
+    tested_at TEXT,
+    test_ok INTEGER,
+    test_ms REAL,
+    test_words TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID, STRICT;
+
+-- How the box fared: a row a minute for two days, a row an hour for a month.
+CREATE TABLE health_sample (
+    span TEXT NOT NULL,             -- minute | hour
+    at TEXT NOT NULL,               -- its begin
+    body TEXT NOT NULL,             -- JSON of health_samples.Sample
+    PRIMARY KEY (span, at)
+) WITHOUT ROWID, STRICT;
+
+-- How far the set-up is; a step that is done again writes its row anew.
+CREATE TABLE setup_step (
+    step TEXT PRIMARY KEY,
+    done_at TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    detail TEXT NOT NULL            -- JSON: codes and numbers for the acceptance sheet
+) WITHOUT ROWID, STRICT;
+
+-- What radiologists signed of studies, one row a version; nothing is overwritten.
+CREATE TABLE review (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    study_id INTEGER NOT NULL REFERENCES study (id),
+    version INTEGER NOT NULL,       -- 1, 2, ... of the study
+    predecessor INTEGER REFERENCES review (id),
+    decision TEXT NOT NULL,         -- records.ReviewDecision
+    reason TEXT,                    -- records.ReviewReason
+    note TEXT NOT NULL,             -- the person's own words; may name a patient, so the journal never holds them
+    basis TEXT NOT NULL,            -- JSON list of the analyses that were judged
+    seen TEXT NOT NULL,             -- JSON, series id: how many of its images the page showed before
+    opinion TEXT NOT NULL,          -- what was entered before the AI's result was shown; empty: read with it
+    signed_at TEXT NOT NULL,
+    signed_by TEXT NOT NULL,
+    role TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    counts INTEGER NOT NULL DEFAULT 1,    -- 0: by a test account; in no figure and no label
+    UNIQUE (study_id, version)
+) STRICT;
+CREATE TABLE review_finding (
+    review_id INTEGER NOT NULL REFERENCES review (id),
+    n INTEGER NOT NULL,
+    analysis_id INTEGER NOT NULL REFERENCES analysis (id),
+    finding TEXT NOT NULL,          -- of the package; empty where code is none of its
+    presence TEXT NOT NULL,         -- records.Presence
+    flagged INTEGER NOT NULL,       -- by the package
+    is_right INTEGER,               -- whether what the package said stands; NULL: not known
+    added INTEGER NOT NULL,         -- by the person
+    code TEXT NOT NULL,             -- name in codes.yaml
+    side TEXT,                      -- records.Side
+    category INTEGER,
+    region TEXT,                    -- JSON of records.Region
+    PRIMARY KEY (review_id, n)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX review_finding_analysis ON review_finding (analysis_id);
+CREATE INDEX review_signed ON review (signed_at);
+
+-- Studies that somebody wants a radiologist's word on.
+CREATE TABLE review_request (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    asked_at TEXT NOT NULL,
+    asked_by TEXT NOT NULL,
+    done_at TEXT
+) STRICT;
+CREATE INDEX review_request_open ON review_request (asked_at) WHERE done_at IS NULL;
+
+-- Studies with nothing flagged that chance chose for review, so that misses are counted.
+CREATE TABLE review_sample (
+    study_id INTEGER PRIMARY KEY REFERENCES study (id),
+    chosen_at TEXT NOT NULL,
+    share REAL NOT NULL,            -- of such studies that were chosen then
+    done_at TEXT
+) STRICT;
+CREATE INDEX review_sample_open ON review_sample (chosen_at) WHERE done_at IS NULL;
+CREATE INDEX alert_undecided ON alert (raised_at) WHERE decided_at IS NULL AND state <> 'withdrawn';
+CREATE INDEX analysis_counted ON analysis (done_at)
+ WHERE role = 'live' AND superseded_by IS NULL AND outcome IN ('FINDING', 'NOTHING_FLAGGED');

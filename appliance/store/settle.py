@@ -9,8 +9,11 @@ from typing import Any
 
 from appliance.records import AnalysisResult, Outcome, Reason
 from appliance.store.database import Transaction
-from appliance.store.facts import AlertRaised, AlertUpdated, AlertWithdrawn, StudyOutcome
+from appliance.store.escalations import clear_notices
+from appliance.store.facts.alerts import AlertRaised, AlertUpdated, AlertWithdrawn
+from appliance.store.facts.analyses import StudyOutcome
 from appliance.store.jsonable import load
+from appliance.store.samples import note_ended_study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,8 @@ def settle_study(tx: Transaction, study_id: int, *, chime: bool) -> None:
     findings.sort(key=lambda entry: (entry["category"], entry["package"], entry["finding"]))
     still_open = any(row["outcome"] is None for row in rows)
     _settle_alert(tx, study_id, findings, rows, still_open=still_open, chime=chime)
+    if not still_open:
+        note_ended_study(tx, study_id, outcome)
 
 
 def _flagged(row: Any) -> list[dict[str, Any]]:
@@ -118,6 +123,7 @@ def withdraw_alert(tx: Transaction, study_id: int, alert_id: int, why: str) -> N
         "UPDATE alert SET state = 'withdrawn', withdrawn_at = ?, withdrawn_why = ? WHERE id = ?", (tx.at, why, alert_id)
     )
     tx.journal(AlertWithdrawn(alert=alert_id, why=why), study_id=study_id)
+    clear_notices(tx, alert_id)
 
 
 def _raise(

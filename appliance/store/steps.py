@@ -9,7 +9,7 @@ from datetime import timedelta
 from appliance.errors import ConflictError, NotFoundError
 from appliance.records import StepState
 from appliance.store.database import Database, Transaction, iso
-from appliance.store.facts import PerformedStep
+from appliance.store.facts.intake import PerformedStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from appliance.records import (
     Word,
 )
 from appliance.store.database import Database
-from appliance.store.facts import (
+from appliance.store.facts.intake import (
     AssociationClosed,
     AssociationOpened,
     ImageRestored,

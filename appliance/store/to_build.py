@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from appliance.errors import NotFoundError
-from appliance.records import AnalysisResult, DeliveryKind, Header, Identity
+from appliance.records import AnalysisResult, DeliveryKind, Header, Identity, SignedReview
 from appliance.store.database import Database, from_iso
 from appliance.store.jsonable import load
-from appliance.store.orders import Orders, with_order
+from appliance.store.orders import carried
+from appliance.store.review_rows import review_of_analysis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ class ToBuild:
     objects: dict[DeliveryKind, str]
     #: Kind of object: what was said before, by this analysis under another identity or by earlier ones, newest first.
     predecessors: dict[DeliveryKind, tuple[Predecessor, ...]]
+    #: What a radiologist signed of it.
+    review: SignedReview | None
 
 
 def read_to_build(db: Database, analysis_id: int) -> ToBuild:
@@ -64,8 +67,13 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
     Raises:
         NotFoundError: The analysis has no result or no images.
     """
+    owed = db.all(
+        "SELECT DISTINCT kind, sop_instance_uid FROM delivery WHERE analysis_id = ? AND state = 'held'"
+        " AND path IS NULL AND kind <> 'rejection_note'",
+        (analysis_id,),
+    )
     row = db.one(
-        "SELECT a.*, s.identity, s.identity_revision AS identity_now, s.description, s.study_date, s.study_time"
+        "SELECT a.*, s.identity_revision AS identity_now, s.description, s.study_date, s.study_time"
         " FROM analysis a JOIN study s ON s.id = a.study_id WHERE a.id = ?",
         (analysis_id,),
     )
@@ -88,12 +96,7 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
             f"images removed: {gone} images of analysis {analysis_id} have left this box; send the study again from"
             " scanner or PACS, then 'scanside dest retry'"
         )
-    owed = db.all(
-        "SELECT DISTINCT kind, sop_instance_uid FROM delivery WHERE analysis_id = ? AND state = 'held'"
-        " AND path IS NULL",
-        (analysis_id,),
-    )
-    order = Orders(db).of_studies((row["study_id"],)).get(row["study_id"])
+    identity, procedure = carried(db, row["study_id"])
     objects = {DeliveryKind(item["kind"]): str(item["sop_instance_uid"]) for item in owed}
     return ToBuild(
         analysis_id=analysis_id,
@@ -103,8 +106,8 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
         done_at=from_iso(row["done_at"]),
         late=bool(row["late"]),
         result=_with_files(load(AnalysisResult, row["result"]), are_there=row["files_removed_at"] is None),
-        identity=with_order(load(Identity, row["identity"]), order),
-        procedure=order.procedure_description if order else "",
+        identity=identity,
+        procedure=procedure,
         identity_revision=row["identity_now"],
         study_description=row["description"],
         study_date=row["study_date"],
@@ -119,7 +122,8 @@ def read_to_build(db: Database, analysis_id: int) -> ToBuild:
             for item in files
         ),
         objects=objects,
-        predecessors={kind: _predecessors(db, analysis_id, kind) for kind in objects},
+        predecessors={kind: _predecessors(db, analysis_id, kind, uid) for kind, uid in objects.items()},
+        review=review_of_analysis(db, row["study_id"], analysis_id),
     )
 
 
@@ -128,14 +132,15 @@ def _with_files(result: AnalysisResult, *, are_there: bool) -> AnalysisResult:
     return result if are_there else dataclasses.replace(result, pictures=(), masks=None)
 
 
-def _predecessors(db: Database, analysis_id: int | None, kind: DeliveryKind) -> tuple[Predecessor, ...]:
-    """Objects that were built; what was never built cannot be named."""
+def _predecessors(db: Database, analysis_id: int | None, kind: DeliveryKind, uid: str) -> tuple[Predecessor, ...]:
+    """Objects that were built once, other than ``uid``; what was never built cannot be named."""
     found = []
     while analysis_id is not None:
         rows = db.all(
-            "SELECT DISTINCT identity_revision, sop_instance_uid, study_instance_uid FROM delivery"
-            " WHERE analysis_id = ? AND kind = ? AND path IS NOT NULL ORDER BY identity_revision DESC",
-            (analysis_id, str(kind)),
+            "SELECT sop_instance_uid, study_instance_uid FROM delivery WHERE analysis_id = ? AND kind = ?"
+            " AND sop_instance_uid <> ? AND (path IS NOT NULL OR identity <> '')"
+            " GROUP BY sop_instance_uid ORDER BY max(id) DESC",
+            (analysis_id, str(kind), uid),
         )
         found += [
             Predecessor(sop_instance_uid=row["sop_instance_uid"], study_instance_uid=row["study_instance_uid"])

@@ -124,6 +124,10 @@ def alert_view(row: sqlite3.Row) -> AlertView:
         withdrawn_at=optional_at(row["withdrawn_at"]),
         withdrawn_why=row["withdrawn_why"] or "",
         predecessor=row["predecessor"],
+        communicated_at=optional_at(row["communicated_at"]),
+        decided_at=optional_at(row["decided_at"]),
+        decided_by=row["decided_by"] or "",
+        decision=row["decision"] or "",
     )
 
 

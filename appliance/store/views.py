@@ -58,6 +58,7 @@ class Views:
         limit: int = 50,
         since: datetime | None = None,
         outcomes: Iterable[Outcome] = (),
+        sources: Iterable[str] = (),
         deliveries: bool = True,
     ) -> list[StudyView]:
         """Studies with an image since ``since``, newest first.
@@ -66,6 +67,7 @@ class Views:
             limit: How many at most.
             since: Only those whose last image came then or later.
             outcomes: Only those that ended so; empty for all, open ones too.
+            sources: Only those that came from these; empty for all.
             deliveries: Whether to count deliveries; boards that are drawn often leave them out.
         """
         where, values = ["1"], []
@@ -76,6 +78,10 @@ class Views:
         if wanted:
             where.append(f"outcome IN ({marks(wanted)})")
             values += wanted
+        named = list(sources)
+        if named:
+            where.append(f"source IN ({marks(named)})")
+            values += named
         sql = f"SELECT * FROM study WHERE {' AND '.join(where)} ORDER BY last_at DESC, id DESC LIMIT ?"  # noqa: S608
         return self._studies(self._db.all(sql, (*values, limit)), deliveries=deliveries)
 
@@ -103,6 +109,22 @@ class Views:
             facts=tuple(fact_view(row) for row in facts),
         )
 
+    def sources_of(self, study_ids: Iterable[int]) -> dict[int, str]:
+        """The source of each study; unknown ids are left out."""
+        ids = tuple(set(study_ids))
+        rows = self._db.all(f"SELECT id, source FROM study WHERE id IN ({marks(ids)})", ids)  # noqa: S608 - marks only
+        return {row["id"]: row["source"] for row in rows}
+
+    def originals_owed(self, study_ids: Iterable[int]) -> set[int]:
+        """Of these studies, those with images that a destination has not got yet; of parallel sources none are owed."""
+        ids = tuple(set(study_ids))
+        rows = self._db.all(
+            f"SELECT DISTINCT study_id FROM delivery WHERE study_id IN ({marks(ids)}) AND kind = 'original'"  # noqa: S608
+            " AND state IN ('held', 'owed', 'parked')",
+            ids,
+        )
+        return {row["study_id"] for row in rows}
+
     def find(self, text: str) -> list[int]:
         """Ids of the studies that a person may mean: a local id, a Study Instance UID or an accession number."""
         sql = (
@@ -111,11 +133,13 @@ class Views:
         )
         return [row["id"] for row in self._db.all(sql, {"text": text})]
 
-    def counts(self, since: datetime) -> dict[str, int]:
-        """Studies with an image since then, by outcome; those still open stand under ``""``."""
+    def counts(self, since: datetime, sources: Iterable[str] = ()) -> dict[str, int]:
+        """Studies with an image since then, of some sources or of all, by outcome; open ones stand under ``""``."""
+        named = tuple(sources)
+        only = f" AND source IN ({marks(named)})" if named else ""
         rows = self._db.all(
-            "SELECT coalesce(outcome, '') AS outcome, count(*) AS n FROM study WHERE last_at >= ? GROUP BY 1",
-            (iso(since),),
+            f"SELECT coalesce(outcome, '') AS outcome, count(*) AS n FROM study WHERE last_at >= ?{only} GROUP BY 1",  # noqa: S608
+            (iso(since), *named),
         )
         return {row["outcome"]: row["n"] for row in rows}
 
@@ -130,11 +154,11 @@ class Views:
         return [alert_view(row) for row in rows]
 
     def closed_alerts(self, since: datetime) -> list[AlertView]:
-        """Alerts acknowledged or withdrawn since then, newest first."""
+        """Alerts acknowledged, decided or withdrawn since then, newest first."""
         rows = self._db.all(
             "SELECT * FROM (SELECT * FROM alert ORDER BY id DESC LIMIT 500)"
-            " WHERE state IN ('acknowledged', 'withdrawn') AND coalesce(withdrawn_at, acknowledged_at) >= ?"
-            " ORDER BY coalesce(withdrawn_at, acknowledged_at) DESC",
+            " WHERE state NOT IN ('raised', 'presented') AND coalesce(withdrawn_at, acknowledged_at, decided_at) >= ?"
+            " ORDER BY coalesce(withdrawn_at, acknowledged_at, decided_at) DESC",
             (iso(since),),
         )
         return [alert_view(row) for row in rows]
@@ -173,18 +197,25 @@ class Views:
 
     # The box ---------------------------------------------------------------------------------------------------
 
-    def box(self) -> BoxState:
-        """What the box does now, and what is wrong with it."""
+    def box(self, sources: Iterable[str] = ()) -> BoxState:
+        """What the box does now, and what is wrong with it; of studies, those of some sources or all."""
+        named = tuple(sources)
+        only = f" AND st.source IN ({marks(named)})" if named else ""
+        of_study = f" AND EXISTS (SELECT 1 FROM study st WHERE st.id = study_id{only})" if named else ""  # noqa: S608
         receiving = self._db.all(
-            "SELECT st.id, st.source, st.images, st.first_at FROM study st"
-            " WHERE st.id IN (SELECT study_id FROM series WHERE open = 1) ORDER BY st.last_at DESC"
+            "SELECT st.id, st.source, st.images, st.first_at FROM study st"  # noqa: S608 - marks only
+            f" WHERE st.id IN (SELECT study_id FROM series WHERE open = 1){only} ORDER BY st.last_at DESC",
+            named,
         )
         analysing = self._db.all(
-            "SELECT * FROM analysis WHERE state <> 'done' AND state = 'running' AND role = 'live'"
-            " AND superseded_by IS NULL ORDER BY id"
+            "SELECT * FROM analysis WHERE state <> 'done' AND state = 'running' AND role = 'live'"  # noqa: S608
+            f" AND superseded_by IS NULL{of_study} ORDER BY id",
+            named,
         )
         queued = self._db.one(
-            "SELECT count(*) AS n FROM analysis WHERE state <> 'done' AND state = 'queued' AND role = 'live'"
+            "SELECT count(*) AS n FROM analysis WHERE state <> 'done' AND state = 'queued' AND role = 'live'"  # noqa: S608
+            f"{of_study}",
+            named,
         )
         usual = {package: self.usual_s(package) for package in {row["package"] for row in analysing}}
         return BoxState(

@@ -32,6 +32,7 @@ def test_images_are_committed_by_the_destinations_that_get_originals_and_commit(
         ({"sources": [ASKING], "destinations": [PACS]}, "no destination of its originals has commitment"),
         ({"sources": [{**ASKING, "mode": "parallel"}], "destinations": [COMMITS]}, "vouches only for"),
         ({"sources": [{**CT, "commitment_port": 104}], "destinations": [COMMITS]}, "belong together"),
+        ({"sources": [{**CT, "commitment_tls": {"ca_path": "/ca.pem"}}]}, "commitment_tls is of no use without"),
         ({"retention": {"images_h": 0}}, "images_h"),
         ({"retention": {"results_days": 30}}, "results_days"),
     ],

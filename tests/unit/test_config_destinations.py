@@ -10,7 +10,7 @@ from tls_kit import Authority
 
 from appliance.clock import FakeClock
 from appliance.config import Hl7Destination, StowDestination, WebhookDestination, load_config
-from appliance.deliver.senders import sender_of
+from appliance.deliver.senders import check_tls, sender_of
 from appliance.errors import ConfigError
 from appliance.records import AnalysisResult, DeliveryKind, Outcome, Reason
 from appliance.triage.packages import owed_results
@@ -89,6 +89,7 @@ def test_defaults_are_the_safe_ones(loaded):
         ({**STOW, "tls": {"ca_path": "/a", "key_path": "/k"}}, "certificate_path and key_path belong together"),
         ({**HL7, "sending_facility": "A|B"}, "pattern"),
         ({**HL7, "charset": "gbk"}, "'utf-8' or 'gb18030'"),
+        ({**HL7, "language": "zh"}, "'en' or 'zh_Hans_CN'"),
         ({**HL7, "processing_id": "D"}, "'P' or 'T'"),
         ({**HOOK, "secret_path": None}, "secret_path"),
         ({**HOOK, "kind": "fax"}, "dicom"),
@@ -126,6 +127,23 @@ def test_a_file_that_is_missing_or_open_to_everybody_is_told_with_the_destinatio
         sender({**STOW, "tls": {"ca_path": tls["ca_path"]}, "token_path": str(token)})
     with pytest.raises(ConfigError, match=r"destination 'w': secret_path: /secret cannot be read"):
         sender(HOOK)
+
+
+def test_a_certificate_for_a_scanner_or_the_ris_that_cannot_be_read_is_told_with_whose_it_is(loaded, tmp_path):
+    ca = str(Authority(tmp_path, "hospital").path)
+    pacs = {**DICOM, "commitment": True}
+    scanner = {"name": "CT-1", "ae_title": "CT1", "mode": "inline", "commitment_host": "h", "commitment_port": 104}
+    ris = {"host": "ris", "port": 104, "ae_title": "RIS"}
+
+    def configured(scanner_ca, ris_ca):
+        sources = [{**scanner, "commitment_tls": {"ca_path": scanner_ca}}]
+        return loaded(pacs, sources=sources, worklist={**ris, "tls": {"ca_path": ris_ca}})
+
+    check_tls(configured(ca, ca))
+    with pytest.raises(ConfigError, match=r"source 'CT-1': commitment_tls: tls.ca_path: /no.pem: No such file"):
+        check_tls(configured("/no.pem", ca))
+    with pytest.raises(ConfigError, match=r"worklist: tls.ca_path: /no.pem: No such file"):
+        check_tls(configured(ca, "/no.pem"))
 
 
 def test_in_clinical_mode_results_leave_by_https_only(loaded):

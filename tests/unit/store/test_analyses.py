@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from built_kit import say_built
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_kit import plan_for
@@ -191,17 +192,7 @@ def build(store):
     """``build(analysis_id, identity_revision)``: its SR is on disk, as the builder says that it built it."""
 
     def make(analysis_id, identity_revision=1):
-        store.deliveries.built(
-            analysis_id,
-            DeliveryKind.SR,
-            identity_revision=identity_revision,
-            path=f"results/00/{analysis_id:031x}{identity_revision}.dcm",
-            sha256="aa",
-            size=1,
-            sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            ms=1.0,
-        )
+        say_built(store, analysis_id, identity_revision=identity_revision)
 
     return make
 
@@ -227,11 +218,11 @@ def test_a_result_that_was_sent_is_sent_again_under_the_corrected_identity_and_n
     sent, waiting = results(store)
     store.deliveries.sent(sent["id"], 0)
     correct("P2")
-    old, second, first = results(store)
+    old, stopped, first, second = results(store)
     assert (old["state"], old["sop_instance_uid"]) == ("sent", sent["sop_instance_uid"]), "what was sent stays told"
+    assert (stopped["id"], stopped["state"]) == (waiting["id"], "replaced"), "it is not sent under the wrong name"
     assert (first["destination"], second["destination"]) == ("PACS", "HIS")
     assert first["sop_instance_uid"] == second["sop_instance_uid"] != old["sop_instance_uid"]
-    assert second["id"] == waiting["id"], "what was not sent is not sent under the wrong name any more"
     assert {row["state"] for row in (first, second)} == {"held"}
     owed = store.deliveries.to_build(analysis_id)
     assert owed.identity.patient_id == "P2"
@@ -266,9 +257,14 @@ def test_what_a_pacs_may_have_is_corrected_under_another_uid(store, clock, queue
     if "person" in history:
         store.deliveries.retry()
     correct("P2")
-    (after,) = results(store)
-    assert (after["id"], after["state"], after["path"]) == (before["id"], "held", None)
+    stopped, after = results(store)
+    assert (stopped["id"], stopped["state"]) == (before["id"], "replaced")
+    assert (after["state"], after["path"]) == ("held", None)
     assert after["sop_instance_uid"] != before["sop_instance_uid"], "the PACS may have the first one under that UID"
+    (named,) = store.deliveries.to_build(analysis_id).predecessors[DeliveryKind.SR]
+    assert named.sop_instance_uid == before["sop_instance_uid"], "so what takes its place names it"
+    assert store.deliveries.next_owed("PACS", clock.now(), 9) == []
+    assert [(one.owed, one.held, one.last_error) for one in store.deliveries.backlog()] == [(0, 1, "")]
 
 
 @pytest.mark.req("R-RESULT-08")
@@ -280,7 +276,8 @@ def test_what_waits_of_a_superseded_analysis_does_not_go_under_the_wrong_name(st
         build(first)
     queue(2)
     correct("P2")
-    (waiting,) = results(store)
+    *stopped, waiting = results(store)
+    assert [row["state"] for row in stopped] == ["replaced"] * is_built
     assert (waiting["state"], waiting["path"], waiting["identity_revision"]) == ("held", None, 2)
     assert store.deliveries.to_build(first).identity.patient_id == "P2"
     build(first, identity_revision=2)

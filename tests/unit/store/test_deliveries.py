@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from built_kit import say_built
 
 from appliance.errors import NotFoundError
 from appliance.records import Actor, ActorKind, AnalysisResult, DeliveryKind, Header, Identity, Outcome, Severity
@@ -312,17 +313,8 @@ def _insert_image(tx, series, revision, n):
 
 
 def _built(store, analysis, kind=DeliveryKind.SR, identity_revision=1):
-    store.deliveries.built(
-        analysis,
-        kind,
-        identity_revision=identity_revision,
-        path="results/00/" + "0" * 32 + ".dcm",
-        sha256="bb",
-        size=5000,
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        ms=12.0,
-    )
+    path = "results/00/" + "0" * 32 + ".dcm"
+    say_built(store, analysis, kind, identity_revision=identity_revision, path=path, sha256="bb")
 
 
 def test_an_analysis_to_build_brings_all_that_its_report_tells(store, analysed):

@@ -13,6 +13,8 @@ from plan_kit import plan_for
 from appliance.clock import SystemClock
 from appliance.errors import ConfigError
 from appliance.records import (
+    Actor,
+    ActorKind,
     AnalysisResult,
     DeliveryKind,
     FindingResult,
@@ -96,7 +98,11 @@ def test_what_an_older_box_sent_is_asked_for_kept_withdrawn_and_issued_anew_like
     result = AnalysisResult(outcome=Outcome.FINDING, findings=(bleed,))
     store.analyses.finish(analysis_id, result, (OwedResult(destination="pacs", kind=DeliveryKind.SR),))
     with store.db.write() as tx:
-        tx.execute("UPDATE delivery SET state = 'sent', sent_at = ?, path = coalesce(path, 'results/00/x')", (tx.at,))
+        tx.execute(
+            "UPDATE delivery SET state = 'sent', sent_at = ?, path = coalesce(path, 'results/00/x'),"
+            " study_instance_uid = iif(kind = 'sr', '1.2.3', '')",
+            (tx.at,),
+        )
     folder = tmp_path / "old"
     folder.mkdir()
     write_old(folder / "scanside.db", store, schema)
@@ -104,6 +110,8 @@ def test_what_an_older_box_sent_is_asked_for_kept_withdrawn_and_issued_anew_like
 
     now = Store.open(folder, clock, reserve_bytes=0)
 
+    (alert,) = now.views.open_alerts()
+    now.alerts.acknowledge(alert.id, Actor(kind=ActorKind.PERSON, name="Kim", role="technologist"))
     clock.advance(400 * 86400)
     before = now.retention.before(timedelta(hours=72))
     assert len(now.commitments.due("pacs", clock.now(), 10)) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.store.escalations import flagged_before
 from appliance.store.orphans import has_orphans, withdraw_analyses
 from appliance.store.steps import listed_images
 
@@ -15,6 +16,17 @@ GROWING = {"a", "analysis", "r", "revision", "i", "analysis_input", "journal", "
     "p",
     "performed_image",
     "study_order",
+    "e",
+    "escalation",
+    "alert",
+    "n",
+    "alert_notice",
+    "t",
+    "test_alert",
+    "c",
+    "communication",
+    "d",
+    "delivery",
 }
 ASKED = {
     "analyses that wait for a version that no longer runs": lambda store: has_orphans(store.db),
@@ -27,6 +39,14 @@ ASKED = {
     "open series": lambda store: store.revisions.open_series(),
     "what steps list of a series": lambda store: listed_images(store.db, 1, "1.2.3"),
     "orders to ask for": lambda store: store.orders.to_ask(),
+    "alerts that nobody has acknowledged": lambda store: store.escalations.waiting(),
+    "what a sink is owed": lambda store: store.escalations.owed("pager", store.db.clock.now()),
+    "alerts that went to further targets": lambda store: store.escalations.told_since(store.db.clock.now()),
+    "test alerts": lambda store: store.alert_tests.open(),
+    "lines of the register": lambda store: store.communications.between(store.db.clock.now(), store.db.clock.now(), 10),
+    "earlier alerts of a patient": lambda store: flagged_before(store.db, [1]),
+    "images not in the PACS": lambda store: store.views.originals_owed([1]),
+    "what the box does now at some sources": lambda store: store.views.box(["CT-1"]),
 }
 
 

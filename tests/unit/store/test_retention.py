@@ -9,31 +9,35 @@ from plan_kit import plan_for
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.intake.record import change_of
-from appliance.records import AnalysisResult, DeliveryKind, Outcome, Reason
+from appliance.records import Actor, ActorKind, AnalysisResult, DeliveryKind, FindingResult, Outcome, Reason
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.receiving import Original
 from appliance.store.retention import note_clock_jump
+from appliance.store.settle import withdraw_alert
 from appliance.store.studies import Change
 
 H72 = timedelta(hours=72)
 NOTHING = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED)
+FLAGGED = FindingResult(id="bleed", score=9.0, operating_point="d", threshold=1.0, flagged=True, category=1)
+FINDING = AnalysisResult(outcome=Outcome.FINDING, findings=(FLAGGED,))
+PERSON = Actor(kind=ActorKind.PERSON, name="Kim", role="technologist")
 
 
 @pytest.fixture
 def study(store, make_header, receive):
     """A study of two images that are owed to the PACS, analysed, with an SR owed; everything else is the test's."""
 
-    def make(*, originals=True):
+    def make(result=NOTHING, *, originals=True, notify="active"):
         owed = (Original(destination="pacs", calling_ae="CT1"),) if originals else ()
         stored = [store.studies.add_new(receive(make_header(n)), owed) for n in (1, 2)]
         (series,) = store.revisions.open_series()
         revision_id = store.revisions.make_ready(store.revisions.evidence(series), "quiet", {})
-        plan = plan_for(revision_id)
+        plan = plan_for(revision_id, notify=notify)
         study_id = stored[0].study_id
         (analysis_id,) = store.analyses.route(study_id, (revision_id,), (plan,), (), lambda *_: ())
         store.analyses.start(analysis_id)
-        store.analyses.finish(analysis_id, NOTHING, (OwedResult(destination="pacs", kind=DeliveryKind.SR),))
+        store.analyses.finish(analysis_id, result, (OwedResult(destination="pacs", kind=DeliveryKind.SR),))
         return study_id, analysis_id
 
     return make
@@ -108,6 +112,39 @@ def test_nothing_goes_while_something_of_the_study_is_open(store, study, clock, 
         assert tx.execute(sql).rowcount
     assert due(store) == []
     assert remove(store, study_id) == []
+
+
+@pytest.mark.req("R-RETAIN-06")
+def test_images_under_an_alert_stay_until_somebody_has_acknowledged_it_and_a_while_longer(store, study, clock):
+    study_id, _ = study(FINDING)
+    send_all(store)
+    (alert,) = store.views.open_alerts()
+    clock.advance(30 * 24 * 3600)
+    assert due(store) == []
+    assert remove(store, study_id) == []
+    store.alerts.presented(alert.id)
+    assert due(store) == [], "a screen has painted it, nobody has said that it was seen"
+    store.alerts.acknowledge(alert.id, PERSON)
+    clock.advance(72 * 3600 - 1)
+    assert due(store) == [], "who acknowledges wants to look"
+    clock.advance(2)
+    assert due(store) == [study_id]
+    assert len(remove(store, study_id)) == 2
+
+
+@pytest.mark.req("R-RETAIN-06")
+@pytest.mark.parametrize("why", ["passive", "withdrawn", "its result is gone"])
+def test_an_alert_that_asks_nobody_any_more_keeps_no_images(store, study, clock, why):
+    study_id, analysis_id = study(FINDING, notify="passive" if why == "passive" else "active")
+    send_all(store)
+    if why == "withdrawn":
+        with store.db.write() as tx:
+            withdraw_alert(tx, study_id, 1, "superseded")
+    if why == "its result is gone":
+        store.retention.results_removed(analysis_id, 1)
+    clock.advance(72 * 3600 + 1)
+    assert len(store.views.open_alerts()) == (why != "withdrawn")
+    assert due(store) == [study_id]
 
 
 @pytest.mark.req("R-RETAIN-02")

@@ -1,0 +1,193 @@
+"""Local figures: published intervals, every count, no share of too few, and unknown where nobody looked."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.records import (
+    Actor,
+    ActorKind,
+    AnalysisResult,
+    FindingResult,
+    Outcome,
+    Presence,
+    ReviewDecision,
+    ReviewReason,
+)
+from appliance.store.figures import FEWEST, Figure, read_table, share, wilson
+from appliance.store.jsonable import dump
+from appliance.store.review_rules import Answer, Draft
+from appliance.store.reviews import ELSEWHERE, Reading
+
+LI = Actor(kind=ActorKind.PERSON, name="Li Wei", role="radiologist")
+AGREE = Draft(decision=ReviewDecision.AGREE)
+REJECT = Draft(decision=ReviewDecision.DISAGREE, reason=ReviewReason.ARTEFACT)
+UNSURE = Draft(decision=ReviewDecision.CANNOT_JUDGE)
+
+
+@pytest.fixture
+def study(store):
+    """``study(score)``: a study with an analysis that gave this score for "bleed"; flagged from 1.0."""
+
+    def make(score, draft=None, *, sampled=False, counts=True, package="head", **columns):
+        flagged = score >= 1.0
+        finding = FindingResult(id="bleed", score=score, operating_point="d", threshold=1.0, flagged=flagged)
+        outcome = Outcome.FINDING if flagged else Outcome.NOTHING_FLAGGED
+        with store.db.write() as tx:
+            number = tx.insert(
+                "study",
+                study_instance_uid="1.2",
+                source="CT-1",
+                patient_key="[]",
+                identity=json.dumps({"study_instance_uid": "1.2"}),
+                first_at=tx.at,
+                last_at=tx.at,
+                outcome=str(outcome),
+            )
+            values = {
+                "package_version": "1",
+                "role": "live",
+                "state": "done",
+                "category": 1,
+                "notify": "active",
+                "intended_use": "detection",
+                "ready_at": tx.at,
+                "ready_mono": 0.0,
+                "boot": "b",
+                "deadline_s": 1.0,
+                "done_at": tx.at,
+                "outcome": str(outcome),
+            } | columns
+            result = AnalysisResult(outcome=outcome, findings=(finding,))
+            analysis = tx.insert("analysis", study_id=number, package=package, result=dump(result), **values)
+            if sampled:
+                tx.execute("INSERT INTO review_sample VALUES (?, ?, 0.02, NULL)", (number, tx.at))
+        if draft == "missed":
+            answer = Answer(analysis_id=analysis, finding="bleed", added=True)
+            draft = Draft(decision=ReviewDecision.AMEND, answers=(answer,))
+        if draft is not None:
+            reading, etag = Reading(seen={ELSEWHERE: 1}), store.reviews.case(number).etag
+            store.reviews.sign(number, draft, etag, LI, reading, organization="R", counts=counts)
+        return number
+
+    return make
+
+
+@pytest.fixture
+def table(store, clock):
+    return lambda days=30: read_table(store.db, clock.now() - timedelta(days=days))
+
+
+@pytest.mark.req("R-REVIEW-06")
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe, Two-sided confidence intervals for the single proportion, Statist Med 17 (1998) 857-872, table I.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_the_interval_is_the_published_one(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.req("R-REVIEW-06")
+@given(n=st.integers(1, 5000), data=st.data())
+def test_the_interval_holds_the_share_lies_in_the_unit_and_mirrors(n, data):
+    k = data.draw(st.integers(0, n))
+    low, high = wilson(k, n)
+    assert 0.0 <= low <= k / n <= high <= 1.0
+    other = wilson(n - k, n)
+    assert (1 - other[1], 1 - other[0]) == pytest.approx((low, high), abs=1e-12)
+    wider = wilson(k, n, 2.24)
+    assert wider[0] <= low
+    assert wider[1] >= high
+    four = wilson(4 * k, 4 * n)
+    assert four[1] - four[0] < high - low
+
+
+@pytest.mark.req("R-REVIEW-06")
+def test_every_case_is_counted_once_in_its_place(study, table):
+    for draft in (AGREE, AGREE, REJECT, UNSURE, None):
+        study(5.0, draft)
+    study(0.1)
+    study(0.1, AGREE, sampled=True)
+    study(0.2, "missed", sampled=True)
+    study(0.2, "missed")
+    study(0.3, UNSURE, sampled=True)
+    (one,) = table().figures
+    assert (one.package, one.finding) == ("head", "bleed")
+    assert (one.looked, one.flagged, one.reviewed, one.right, one.wrong, one.undetermined) == (10, 5, 4, 2, 1, 1)
+    assert (one.sampled, one.sample_reviewed, one.sample_missed, one.missed_elsewhere) == (3, 2, 1, 1)
+    assert one.ppv is None
+    assert one.sensitivity is None
+
+
+@pytest.mark.req("R-REVIEW-06")
+def test_under_twenty_judged_there_is_no_share_and_from_twenty_on_there_is():
+    assert share(19, FEWEST - 1) is None
+    found = share(18, FEWEST)
+    assert (found.numerator, found.denominator, found.value) == (18, 20, 0.9)
+    assert (found.low, found.high) == pytest.approx((0.6990, 0.9721), abs=5e-5)
+
+
+@pytest.mark.req("R-REVIEW-06")
+def test_sensitivity_is_estimated_from_the_sample_with_an_interval():
+    figure = Figure(package="p", finding="f", looked=1000, flagged=100, reviewed=50, right=40, wrong=10)
+    figure.sampled, figure.sample_reviewed, figure.sample_missed = 60, 45, 1
+    estimate = figure.sensitivity
+    # 80 there among the flagged, 20 among 900 that were not.
+    assert estimate.value == pytest.approx(0.8)
+    assert estimate.low < 0.8 < estimate.high
+    figure.sample_missed = 0
+    assert figure.sensitivity.value == figure.sensitivity.high == 1.0
+    assert figure.sensitivity.low < 0.6
+
+
+def test_superseded_silent_old_and_trial_cases_are_in_no_figure(study, table, clock, store):
+    study(5.0, AGREE)
+    clock.advance(40 * 86400)
+    assert table().figures == ()
+    study(5.0, role="silent")
+    study(5.0, intended_use="quality")
+    study(5.0, AGREE, counts=False)
+    (one,) = table().figures
+    assert (one.looked, one.flagged, one.reviewed) == (1, 1, 0)
+    with store.db.write() as tx:
+        tx.execute("UPDATE analysis SET superseded_by = id WHERE role = 'live'")
+    assert table().figures == ()
+
+
+def test_the_last_version_of_a_review_counts(study, table, store, clock):
+    number = study(5.0, AGREE)
+    clock.advance(1)
+    case = store.reviews.case(number)
+    store.reviews.sign(number, REJECT, case.etag, LI, Reading(seen={ELSEWHERE: 1}), organization="R")
+    (one,) = table().figures
+    assert (one.reviewed, one.right, one.wrong) == (1, 0, 1)
+
+
+@pytest.mark.req("R-REVIEW-07")
+def test_another_operating_point_is_unknown_where_nobody_looked(study, table):
+    for score, draft in ((9.0, AGREE), (5.0, AGREE), (1.5, REJECT), (1.2, None), (3.0, UNSURE)):
+        study(score, draft)
+    study(0.6, "missed")
+    study(0.7, AGREE, sampled=True)
+    study(0.8)
+    points = {"strict": 4.0, "default": 1.0, "loose": 0.5}
+    strict, default, loose = table().replay("head", "bleed", points)
+    assert (strict.flagged, strict.there, strict.not_there, strict.unknown) == (2, 2, 0, 0)
+    assert (default.flagged, default.there, default.not_there, default.unknown) == (5, 2, 1, 2)
+    # The missed one is there, the sampled one is not, and of the third nobody knows.
+    assert (loose.flagged, loose.there, loose.not_there, loose.unknown) == (8, 3, 2, 3)
+    assert loose.ppv is None
+
+
+def test_two_findings_of_two_packages_are_two_rows(study, table):
+    study(5.0)
+    study(5.0, package="chest")
+    assert [(one.package, one.finding) for one in table().figures] == [("chest", "bleed"), ("head", "bleed")]
+    assert table().replay("nowhere", "bleed", {"d": 1.0})[0].flagged == 0
+    assert Presence.ABSENT not in {one.presence for ones in table().scored.values() for one in ones}
