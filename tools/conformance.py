@@ -133,8 +133,8 @@ def _trees() -> str:
     return "\n\n".join(told)
 
 
-def _key_object_tree() -> str:
-    lines = "\n".join(objects.tree(_samples()[0].objects[DeliveryKind.KO]))
+def _tree(kind: DeliveryKind) -> str:
+    lines = "\n".join(objects.tree(_samples()[0].objects[kind]))
     return f"```\n{lines}\n```"
 
 
@@ -194,8 +194,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "attributes_gsps": lambda: _own(DeliveryKind.GSPS),
     "attributes_ko": lambda: _own(DeliveryKind.KO),
     "attributes_sc": lambda: _own(DeliveryKind.SC),
+    "attributes_rejection_note": lambda: _own(DeliveryKind.REJECTION_NOTE),
     "trees": _trees,
-    "key_object_tree": _key_object_tree,
+    "key_object_tree": lambda: _tree(DeliveryKind.KO),
+    "rejection_note_tree": lambda: _tree(DeliveryKind.REJECTION_NOTE),
 }
 
 

@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from appliance.deliver.build import SOP_CLASSES
 from appliance.dicom import codes
 from appliance.dicom.headers import read_header
 from appliance.records import (
@@ -28,12 +29,13 @@ from appliance.records import (
     Region,
 )
 from appliance.report import child
-from appliance.report.kinds import applies, key_picture
+from appliance.report.kinds import PLACES, applies, key_picture
 from appliance.report.request import (
     ReportCode,
     ReportFinding,
     ReportImage,
     ReportMeasurement,
+    ReportObject,
     ReportPackage,
     ReportPredecessor,
     ReportRequest,
@@ -145,6 +147,8 @@ def _sample(
         )
         for kind in kinds
     }
+    if requests.keys() >= PLACES:
+        requests[DeliveryKind.REJECTION_NOTE] = _note(requests, folder, side)
     table = {key: {"value": c.code, "scheme": c.scheme, "meaning": c.meaning} for key, c in codes.table().items()}
     jobs = {"jobs": [request.to_json() for request in requests.values()], "codes": table}
     failed = [answer["error"] for answer in child.handle(jobs, lambda _: None)["objects"] if "error" in answer]
@@ -153,6 +157,28 @@ def _sample(
         raise RuntimeError(msg)
     objects = {kind: dcmread(request.output_path) for kind, request in requests.items()}
     return Sample(name=name, image=image, objects=objects)
+
+
+def _note(requests: Mapping[DeliveryKind, ReportRequest], folder: Path, side: int) -> ReportRequest:
+    """About all that was sent, as after a corrected patient."""
+    rejected = [
+        ReportObject(kind=kind, sop_class_uid=SOP_CLASSES[kind], sop_instance_uid=request.sop_instance_uid)
+        for kind, request in requests.items()
+    ]
+    return dataclasses.replace(
+        requests[DeliveryKind.SR],
+        kind=DeliveryKind.REJECTION_NOTE,
+        sop_instance_uid=f"2.25.{side}9",
+        predecessors=(),
+        output_path=str(folder / "note.dcm"),
+        patient_age="",
+        images=(),
+        picture_path="",
+        masks_path="",
+        siblings={},
+        procedure="",
+        rejected=tuple(rejected),
+    )
 
 
 def _study(name: str, side: int) -> Study:

@@ -16,7 +16,7 @@ from pydicom.filereader import read_dataset
 
 from appliance import config as configuration
 from appliance.clock import SystemClock
-from appliance.deliver import build, dicom_scu, http, orders, retry, stow
+from appliance.deliver import build, dicom_scu, http, orders, retry, stage, stow
 from appliance.deliver import worklist as worklists
 from appliance.dicom import codes, commands, elements, headers, pdus
 from appliance.dicom import commitment as committing
@@ -72,7 +72,7 @@ def services() -> str:
         ["Verification", pdus.VERIFICATION, "C-ECHO, by `scanside dest test`", "C-ECHO"],
         [f"{len(storage_classes())} storage classes (A.1), private and later ones", "", "", "C-STORE"],
         ["the same, as received from `inline` sources", "", "C-STORE", ""],
-        *([uid_name(uid), uid, f"C-STORE ({str(kind).upper()})", ""] for kind, uid in build.SOP_CLASSES.items()),
+        *([uid_name(uid), uid, f"C-STORE ({kinds})", ""] for uid, kinds in _created().items()),
     ]
     ours = {uid: "N-ACTION, N-EVENT-REPORT to scanners (as SCP)" for uid, _ in committing.CONTEXTS}
     for uid, taken in given().items():
@@ -83,6 +83,14 @@ def services() -> str:
     return table(("SOP Class", "UID", "the box requests", "the box accepts"), rows)
 
 
+def _created() -> dict[str, str]:
+    """SOP Class: kinds of objects of it that the box makes."""
+    kinds: dict[str, list[str]] = {}
+    for kind, uid in build.SOP_CLASSES.items():
+        kinds.setdefault(uid, []).append(str(kind).upper().replace("_", " "))
+    return {uid: ", ".join(names) for uid, names in kinds.items()}
+
+
 def syntaxes(uids: Iterable[str]) -> str:
     """Transfer Syntaxes by name."""
     return table(("Transfer Syntax", "UID"), ([uid_name(uid), uid] for uid in sorted(uids, key=by_number)))
@@ -91,7 +99,7 @@ def syntaxes(uids: Iterable[str]) -> str:
 def results_contexts() -> str:
     """What is proposed for all that is no original."""
     syntax = build.EXPLICIT_VR_LITTLE_ENDIAN
-    rows = [[uid_name(uid), uid, uid_name(syntax), syntax] for uid in build.SOP_CLASSES.values()]
+    rows = [[uid_name(uid), uid, uid_name(syntax), syntax] for uid in _created()]
     verification = (pdus.VERIFICATION, pdus.IMPLICIT_VR_LITTLE_ENDIAN)
     others = (*committing.CONTEXTS, worklists._CONTEXT, verification)  # noqa: SLF001 - the one table of it
     rows += [[uid_name(uid), uid, uid_name(other), other] for uid, other in others]
@@ -170,10 +178,18 @@ def sent_statuses() -> str:
     return table(
         ("status", "what the box does", "in the words of the journal"),
         (
-            [status, str(judgement.verdict), judgement.words.partition(": ")[2] or judgement.words]
+            [status, _follows(judgement), judgement.words.partition(": ")[2] or judgement.words]
             for status, judgement in told
         ),
     )
+
+
+def _follows(judgement: retry.Judgement) -> str:
+    """What is done, and when it ends where what is tried again may be the object's own fault."""
+    if judgement.verdict is not retry.Verdict.RETRY or judgement.fault is retry.Fault.DESTINATION:
+        return str(judgement.verdict)
+    others = ", while others are stored" if judgement.fault is retry.Fault.EITHER else ""
+    return f"retry, park after {stage.POISON_AFTER} tries{others}"
 
 
 def called_rejections() -> str:
@@ -187,7 +203,7 @@ def stow_statuses() -> str:
     """What follows from the status of a STOW-RS answer, asked of the rule itself."""
 
     def verdict(status: int, body: str = "") -> str:
-        return str(stow.judge_stow(http.Reply(status=status, body=body.encode()), "1.2.3").verdict)
+        return _follows(stow.judge_stow(http.Reply(status=status, body=body.encode()), "1.2.3"))
 
     stored = '{"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2.3"]}}]}}'
     failed = stored.replace("00081199", "00081198")
@@ -199,7 +215,7 @@ def stow_statuses() -> str:
             ("it says nothing of it", verdict(status, "{}")),
             ("it has no body", verdict(status)),
         )
-        told.append((status, ", ".join(f"{case}: {follows}" for case, follows in cases)))
+        told.append((status, "; ".join(f"{case}: {follows}" for case, follows in cases)))
     for known in (stow._FOR_GOOD, stow._FOR_NOW):  # noqa: SLF001 - the tables themselves
         told += [(status, f"{verdict(status)}: {words}") for status, words in known.items()]
     told += [(status, f"retry, the whole destination: it {words}") for status, words in http._REFUSES_US.items()]  # noqa: SLF001

@@ -20,14 +20,15 @@ from appliance.cli.common import (
 from appliance.clock import SystemClock
 from appliance.config import Config, Destination, DicomDestination, Hl7Destination
 from appliance.deliver.echo import probe
-from appliance.errors import NotFoundError
+from appliance.errors import ConflictError, NotFoundError
 from appliance.store.commitments import Waiting
+from appliance.store.destinations import Left, forget, left_of_gone
 from appliance.store.readmodels import to_json
 
 
 @click.group(cls=Group)
 def dest() -> None:
-    """Destinations: list, show, test, retry."""
+    """Destinations: list, show, test, retry, forget."""
 
 
 def _named(config: Config, name: str) -> Destination:
@@ -180,3 +181,50 @@ def retry(name: str | None, config_path: Path, site: Path | None, as_json: bool)
     with opened(config) as store:
         count = store.deliveries.retry(name, me())
     print_json({"retried": count}) if as_json else click.echo(f"{count} deliveries are tried again now")
+
+
+@dest.command("forget")
+@click.argument("name")
+@click.option("--reason", required=True, help="Why, for the journal; no patient data.")
+@click.option("--yes", is_flag=True, help="Do not ask for the name once more.")
+@config_option
+@json_option
+def forget_(name: str, reason: str, yes: bool, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Give up a destination that the configuration no longer names: end what it is owed, and wait for it no more.
+
+    What it has not got is not sent any more. No file is deleted now: images leave the box later, as those of
+    any other destination do (retention.images_h).
+    """
+    config = read_config(config_path, site)
+    configured = [one.name for one in config.destinations]
+    with opened(config) as store:
+        left = left_of_gone(store.db, configured).get(name)
+        if left is not None and not yes:
+            _confirm(name, left)
+        ended = forget(store.db, name, configured, reason, me())
+    if as_json:
+        print_json({"destination": name, "ended": to_json(ended)})
+    else:
+        click.echo(f"{name} is forgotten: {_left_text(ended)}")
+
+
+def _left_text(left: Left) -> str:
+    return (
+        f"{left.owed + left.held + left.parked} objects that it has not got, {left.uncommitted} that it got and has not"
+        " committed to"
+    )
+
+
+def _confirm(name: str, left: Left) -> None:
+    """Have the person type the name.
+
+    Raises:
+        ConflictError: Something else was typed, or nobody is there to type.
+    """
+    click.echo(f"{name!r} waits for {_left_text(left)}. This box will not send them, and may let them go.", err=True)
+    try:
+        typed = click.prompt("Type its name to forget it", default="", show_default=False, err=True)
+    except click.Abort:
+        typed = ""
+    if typed != name:
+        raise ConflictError(f"{name!r} was not typed, so nothing has changed; give --yes where nobody can type")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,16 @@ from appliance.dicom.windows import window_of
 from appliance.errors import ApplianceError, StoreError, TransientError
 from appliance.records import DeliveryKind
 from appliance.report.kinds import key_picture
-from appliance.report.request import ReportImage, ReportPackage, ReportPredecessor, ReportRequest
+from appliance.report.request import (
+    NotBuildable,
+    ReportImage,
+    ReportObject,
+    ReportPackage,
+    ReportPredecessor,
+    ReportRequest,
+)
 from appliance.store.deliveries import Deliveries
+from appliance.store.notes import NoteToBuild
 from appliance.store.spool import RESULTS, Spool
 from appliance.store.to_build import ToBuild
 from engines.child import Limits, run_limited
@@ -33,8 +42,18 @@ SOP_CLASSES = {
     DeliveryKind.GSPS: "1.2.840.10008.5.1.4.1.1.11.1",
     DeliveryKind.KO: "1.2.840.10008.5.1.4.1.1.88.59",
     DeliveryKind.SC: "1.2.840.10008.5.1.4.1.1.7",
+    DeliveryKind.REJECTION_NOTE: "1.2.840.10008.5.1.4.1.1.88.59",
 }
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One object to build, and whose."""
+
+    analysis_id: int
+    identity_revision: int
+    request: ReportRequest
 
 
 class ReportStage:
@@ -86,42 +105,92 @@ class ReportStage:
         if not ids:
             return False
         self._alone = max(0, self._alone - 1)
-        jobs: list[tuple[ToBuild, ReportRequest]] = []
+        jobs: list[_Job] = []
         try:
             for analysis_id in ids:
                 jobs += self._jobs(analysis_id)
             if jobs:
                 self._build(ids, jobs)
         finally:
-            for _, request in jobs:
-                Path(request.output_path).unlink(missing_ok=True)
+            for job in jobs:
+                Path(job.request.output_path).unlink(missing_ok=True)
         self._wake_delivery()
         return True
 
-    def _jobs(self, analysis_id: int) -> list[tuple[ToBuild, ReportRequest]]:
+    def _jobs(self, analysis_id: int) -> list[_Job]:
+        """Its results and then its rejection notes: what keeps those from being built must not keep these."""
+        return [
+            *self._or_failed(analysis_id, None, self._results),
+            *self._or_failed(analysis_id, DeliveryKind.REJECTION_NOTE, self._notes),
+        ]
+
+    def _or_failed(self, analysis_id: int, kind: DeliveryKind | None, jobs: Callable[[int], list[_Job]]) -> list[_Job]:
         try:
-            owed = self._deliveries.to_build(analysis_id)
-            # The texts of the version that made the analysis, which may not be the one that serves now.
-            version = f"{owed.package}@{owed.package_version}"
-            package = self._packages.get(version) or self._packages.get(owed.package)
-            if package is None:
-                reason = f"package {owed.package} is not installed; install it again, then 'scanside dest retry'"
-                self._deliveries.build_failed(analysis_id, None, reason)
-                return []
-            jobs = []
-            for kind, sop_instance_uid in owed.objects.items():
-                if kind in SOP_CLASSES or kind is DeliveryKind.STATEMENT:
-                    jobs.append((owed, self._request(owed, package, kind, sop_instance_uid)))
-                else:
-                    self._deliveries.build_failed(analysis_id, kind, f"this version does not build {kind} objects")
-            return jobs
+            return jobs(analysis_id)
         except (StoreError, TransientError):
             raise
         except (ApplianceError, ValidationError) as error:
             # pydantic quotes values; its own summary is enough beside the id.
             reason = str(error) if isinstance(error, ApplianceError) else "its row in the database is damaged"
-            self._deliveries.build_failed(analysis_id, None, reason)
+            self._deliveries.build_failed(analysis_id, kind, reason)
             return []
+
+    def _notes(self, analysis_id: int) -> list[_Job]:
+        notes = self._deliveries.notes_to_build(analysis_id)
+        return [_Job(analysis_id, note.identity_revision, self._note_request(note)) for note in notes]
+
+    def _results(self, analysis_id: int) -> list[_Job]:
+        if not self._deliveries.owes_results(analysis_id):
+            return []  # the images that they need may have left the box
+        owed = self._deliveries.to_build(analysis_id)
+        package = self._texts(owed.package, owed.package_version)
+        jobs = []
+        for kind, sop_instance_uid in owed.objects.items():
+            if kind in SOP_CLASSES or kind is DeliveryKind.STATEMENT:
+                request = self._request(owed, package, kind, sop_instance_uid)
+                jobs.append(_Job(analysis_id, owed.identity_revision, request))
+            else:
+                self._deliveries.build_failed(analysis_id, kind, f"this version does not build {kind} objects")
+        return jobs
+
+    def _texts(self, name: str, version: str) -> ReportPackage:
+        """The texts of the version that made the analysis, which may not be the one that serves now.
+
+        Raises:
+            NotBuildable: The package is gone.
+        """
+        package = self._packages.get(f"{name}@{version}") or self._packages.get(name)
+        if package is None:
+            raise NotBuildable(f"package {name} is not installed; install it again, then 'scanside dest retry'")
+        return package
+
+    def _note_request(self, note: NoteToBuild) -> ReportRequest:
+        return ReportRequest(
+            kind=DeliveryKind.REJECTION_NOTE,
+            sop_instance_uid=note.sop_instance_uid,
+            predecessors=(),
+            output_path=str(self._spool.scratch()),
+            package=self._texts(note.package, note.package_version),
+            package_version=note.package_version,
+            box_version=self._box_version,
+            result=note.result,
+            late=False,
+            evaluation=self._evaluation,
+            done_at=note.owed_at,
+            identity=note.identity,
+            study_description=note.study_description,
+            study_date=note.study_date,
+            study_time=note.study_time,
+            patient_age="",
+            modality="",
+            images=(),
+            picture_path="",
+            masks_path="",
+            rejected=tuple(
+                ReportObject(kind=one.kind, sop_class_uid=one.sop_class_uid, sop_instance_uid=one.sop_instance_uid)
+                for one in note.named
+            ),
+        )
 
     def _request(
         self, owed: ToBuild, package: ReportPackage, kind: DeliveryKind, sop_instance_uid: str
@@ -160,29 +229,31 @@ class ReportStage:
             masks_path=self._absolute(owed.result.masks),
             window=window_of(package.body_parts),
             procedure=owed.procedure,
+            review=owed.review,
             siblings={other: uid for other, uid in owed.objects.items() if other is not kind},
         )
 
     def _absolute(self, path: str | None) -> str:
         return str(self._spool.path(path)) if path else ""
 
-    def _build(self, ids: list[int], jobs: list[tuple[ToBuild, ReportRequest]]) -> None:
+    def _build(self, ids: list[int], jobs: list[_Job]) -> None:
         try:
-            document = {"jobs": [request.to_json() for _, request in jobs], "codes": self._codes}
+            document = {"jobs": [job.request.to_json() for job in jobs], "codes": self._codes}
             answers = self._run_child(_CHILD, document, LIMITS)["objects"]
         except ChildError as error:
-            self._child_died(ids, error)
+            self._child_died(ids, jobs, error)
             return
         except OSError as error:
             raise TransientError(f"no child process for reports could be started: {error.strerror}") from error
-        for (owed, request), answer in zip(jobs, answers, strict=True):
-            self._tries.pop(owed.analysis_id, None)
+        for job, answer in zip(jobs, answers, strict=True):
+            self._tries.pop(job.analysis_id, None)
             if "error" in answer:
-                self._deliveries.build_failed(owed.analysis_id, request.kind, answer["error"])
+                self._deliveries.build_failed(job.analysis_id, job.request.kind, answer["error"])
             else:
-                self._keep(owed, request, answer["ms"])
+                self._keep(job, answer["ms"])
 
-    def _keep(self, owed: ToBuild, request: ReportRequest, ms: float) -> None:
+    def _keep(self, job: _Job, ms: float) -> None:
+        request = job.request
         output = Path(request.output_path)
         with output.open("rb") as stream:
             if request.kind is DeliveryKind.STATEMENT:
@@ -192,9 +263,12 @@ class ReportStage:
         suffix = ".json" if request.kind is DeliveryKind.STATEMENT else ".dcm"
         path = self._spool.write_blob(RESULTS, output, suffix=suffix)
         self._deliveries.built(
-            owed.analysis_id,
+            job.analysis_id,
             request.kind,
-            identity_revision=owed.identity_revision,
+            sop_instance_uid=request.sop_instance_uid,
+            identity=request.identity,
+            identity_revision=job.identity_revision,
+            procedure=request.procedure,
             path=path,
             sha256=sha256,
             size=offset + size,
@@ -204,7 +278,7 @@ class ReportStage:
             ms=ms,
         )
 
-    def _child_died(self, ids: list[int], error: ChildError) -> None:
+    def _child_died(self, ids: list[int], jobs: list[_Job], error: ChildError) -> None:
         if len(ids) > 1:
             self._alone = len(ids)
             return
@@ -212,4 +286,7 @@ class ReportStage:
         self._tries[ids[0]] = tries
         if tries >= MAX_TRIES:
             del self._tries[ids[0]]
-            self._deliveries.build_failed(ids[0], None, f"the child that builds it ended {tries} times: {error.fault}")
+            # The notes among them, if it was not they alone, are tried once more without the results.
+            are_notes = all(job.request.kind is DeliveryKind.REJECTION_NOTE for job in jobs)
+            kind = DeliveryKind.REJECTION_NOTE if are_notes else None
+            self._deliveries.build_failed(ids[0], kind, f"the child that builds it ended {tries} times: {error.fault}")

@@ -7,6 +7,7 @@ Its report comes to the box's listener (``intake.commitment``), or soon after th
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections.abc import Callable, Sequence
 
@@ -31,8 +32,11 @@ MOST = 300
 QUIET_S = 2.0
 #: ... or when the oldest has waited so long.
 LONGEST_S = 20.0
-#: A PACS that reports on the same association does so within this; others call us back.
-SAME_ASSOCIATION_S = 1.0
+#: A PACS that reports on the same association may do so within this; the others call us back, and end the wait ...
+SAME_ASSOCIATION_S = 30.0
+#: ... and within this while more is to be asked.
+BUSY_ASSOCIATION_S = 5.0
+_LOOK_S = 1.0
 #: A destination that takes no request for so long becomes an issue.
 ISSUE_AFTER_S = 600.0
 #: Name resolution cannot be given a deadline; resolvers end by themselves within this.
@@ -80,7 +84,8 @@ class CommitmentStage:
         self._failures = 0
         self._refused_since: float | None = None
         self._pause = Pause(clock, deliveries.retry_mark)
-        self.max_step_s = _RESOLVER_S + 5 * destination.timeout_s + SAME_ASSOCIATION_S + 10.0
+        # Connect, shake hands, associate, ask in two parts, its answer, a report at the end of the wait; the release.
+        self.max_step_s = _RESOLVER_S + 7 * destination.timeout_s + SAME_ASSOCIATION_S + 10.0
 
     def step(self) -> bool:
         """Ask one transaction, if there is something to ask and it has been gathered."""
@@ -136,8 +141,17 @@ class CommitmentStage:
     ) -> None:
         context = next((one for one in CONTEXTS if one in association.accepted), CONTEXTS[0])
         data = encode_request(transaction_uid, [(klass, uid) for uid, klass in wanted.items()], context[1])
+
+        def on_event(request: Request, report: bytes) -> int:
+            return self._take(request, report, context[1])
+
         status = association.ask(
-            context, commands.N_ACTION_RQ, STORAGE_COMMITMENT_INSTANCE, data, type_id=REQUEST_COMMITMENT
+            context,
+            commands.N_ACTION_RQ,
+            STORAGE_COMMITMENT_INSTANCE,
+            data,
+            type_id=REQUEST_COMMITMENT,
+            on_event=on_event,
         )
         if status != commands.SUCCESS:
             words = f"{self._peer} refuses the request for storage commitment with status 0x{status:04X}"
@@ -146,11 +160,16 @@ class CommitmentStage:
         self._commitments.asked(commitment_id)
         self._failures = 0
         self._refused_since = None
+        began = time.monotonic()
+        while time.monotonic() - began < self._patience_s(commitment_id) and not association.is_closed:
+            association.await_event(context, _LOOK_S, on_event)
 
-        def act(request: Request, answer: bytes) -> int:
-            return self._take(request, answer, context[1])
-
-        association.await_event(context, SAME_ASSOCIATION_S, act)
+    def _patience_s(self, commitment_id: int) -> float:
+        """How long to wait for the report of a transaction on its own association."""
+        if self._stopping or not self._commitments.is_awaited(commitment_id):
+            return 0.0
+        due = self._commitments.due(self._destination.name, self._clock.now(), MOST)
+        return BUSY_ASSOCIATION_S if due and self._is_gathered(due) else SAME_ASSOCIATION_S
 
     def _take(self, request: Request, data: bytes, transfer_syntax: str) -> int:
         """A report on the same association."""

@@ -35,7 +35,8 @@ _AS_SCP = (RoleSelection(STORAGE_COMMITMENT_PUSH, is_scu=False, is_scp=True),)
 class CommitmentReportStage:
     """Reports to one source. ``step`` is called from one thread; ``interrupt`` may come from any."""
 
-    max_step_s = _RESOLVER_S + 5 * _TIMEOUT_S
+    #: Connect, shake hands, associate, the report in two parts, its answer; then the release.
+    max_step_s = _RESOLVER_S + 6 * _TIMEOUT_S + 10.0
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class CommitmentReportStage:
             called_ae=report.calling_ae,
             calling_ae=report.called_ae,
             timeout_s=_TIMEOUT_S,
+            tls=self._source.commitment_tls,
         )
         try:
             self._association = association = self._associate(peer, CONTEXTS, _AS_SCP)

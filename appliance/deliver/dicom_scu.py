@@ -22,7 +22,7 @@ from pydicom.uid import UID
 from appliance.config import ClientTls
 from appliance.deliver import wire
 from appliance.deliver.connect import connect, cut, tls_fault
-from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation
+from appliance.deliver.retry import AssociationLost, ContextRefused, NoAssociation, QueryRefused
 from appliance.deliver.wire import Context
 from appliance.dicom import commands, pdus
 from appliance.dicom.commands import C_ECHO_RQ, C_STORE_RQ
@@ -36,6 +36,10 @@ _MAX_PDU = 128 * 1024
 _RECORD = 16 * 1024
 #: What a peer may send us in one PDU; answers are some hundred bytes.
 _MAX_ANSWER = 1024 * 1024
+
+
+#: What to do with the command set and data set of an N-EVENT-REPORT; gives the status to answer.
+OnEvent = Callable[[commands.Request, bytes], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,14 @@ class Association:
             return self._response(C_ECHO_RQ, message_id)
 
     def ask(
-        self, context: Context, command: int, sop_instance_uid: str, data: bytes, *, type_id: int | None = None
+        self,
+        context: Context,
+        command: int,
+        sop_instance_uid: str,
+        data: bytes,
+        *,
+        type_id: int | None = None,
+        on_event: OnEvent | None = None,
     ) -> int:
         """Send a request with a data set of another service (PS3.7 §10) and wait for its status.
 
@@ -152,6 +163,8 @@ class Association:
             sop_instance_uid: Whom or what it concerns.
             data: The encoded data set.
             type_id: Of the event or action.
+            on_event: Takes the N-EVENT-REPORTs that the peer may send before its answer, which has to come in the same
+                time nevertheless; None where it sends none.
 
         Raises:
             ContextRefused: The peer did not take this pair.
@@ -161,10 +174,15 @@ class Association:
             raise self.refusal(context)
         with self._closed_on_loss():
             message_id = self._send_request(context, command, sop_instance_uid, data, type_id)
-            return self._response(command, message_id, sop_instance_uid)
+            deadline = time.monotonic() + self.peer.timeout_s
+            answer = self._message(deadline, is_command=True)
+            while on_event is not None and _command_field(answer) == commands.N_EVENT_REPORT_RQ:
+                self._answer_event(context, answer, deadline, on_event)
+                answer = self._message(deadline, is_command=True)
+            return self._status(answer, command, message_id, sop_instance_uid)
 
     def find(self, context: Context, identifier: bytes, *, most: int) -> list[bytes]:
-        """C-FIND (PS3.7 §9.1.2): the data sets that match, as they came.
+        """C-FIND (PS3.7 §9.1.2): the data sets that match, as they came, all within twice the usual time.
 
         Args:
             context: SOP Class, and Transfer Syntax of ``identifier`` and of the answers.
@@ -173,46 +191,59 @@ class Association:
 
         Raises:
             ContextRefused: The peer did not take this pair.
-            AssociationLost: No valid answer, or one that is a failure; the association is closed.
+            QueryRefused: It answers with a failure; the association stands.
+            AssociationLost: No valid answer; the association is closed.
         """
         if context not in self.accepted:
             raise self.refusal(context)
         found: list[bytes] = []
         with self._closed_on_loss():
             message_id = self._send_request(context, commands.C_FIND_RQ, "", identifier, None)
-            while (status := self._response(commands.C_FIND_RQ, message_id)) in commands.PENDING:
-                found.append(self._message(time.monotonic() + self.peer.timeout_s, is_command=False))
+            deadline = time.monotonic() + 2 * self.peer.timeout_s
+            while True:
+                status = self._status(self._message(deadline, is_command=True), commands.C_FIND_RQ, message_id)
+                if status not in commands.PENDING:
+                    break
+                found.append(self._message(deadline, is_command=False))
                 if len(found) > most:
                     raise AssociationLost(f"{self.peer} answers with more than {most} matches; narrow what is asked")
-            if status != commands.SUCCESS:
-                raise AssociationLost(f"{self.peer} refuses the query with status 0x{status:04X}")
+        if status != commands.SUCCESS:
+            raise QueryRefused(f"{self.peer} refuses the query with status 0x{status:04X}")
         return found
 
-    def await_event(self, context: Context, wait_s: float, act: Callable[[commands.Request, bytes], int]) -> bool:
+    def await_event(self, context: Context, wait_s: float, on_event: OnEvent) -> bool:
         """Give the peer a while to send one N-EVENT-REPORT on this association (PS3.7 §10.1.1), and answer it.
 
         Args:
             context: On which we asked, and it reports.
             wait_s: For its first byte; the rest has the usual time.
-            act: What to do with the command set and its data set; returns the status to answer.
+            on_event: Takes it.
 
         Returns:
-            Whether one came. The association may be over either way.
+            Whether one came. The association may be over either way (``is_closed``).
         """
         if not self._fragments and not self._is_readable(wait_s):
             return False
         try:
             with self._closed_on_loss():
                 deadline = time.monotonic() + self.peer.timeout_s
-                request = _event(self._message(deadline, is_command=True))
-                data = self._message(deadline, is_command=False) if request.has_data_set else b""
-                is_event = request.command_field == commands.N_EVENT_REPORT_RQ
-                status = act(request, data) if is_event else commands.UNRECOGNIZED_OPERATION
-                answer = commands.encode_response(request, status)
-                pdu = pdus.encode_fragment(self.accepted[context], answer, is_command=True, is_last=True)
-                self._send(pdu, time.monotonic() + self.peer.timeout_s)
+                return self._answer_event(context, self._message(deadline, is_command=True), deadline, on_event)
         except AssociationLost:
             return False  # it has released the association, which it may, or lost its way: the report comes later
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was released or lost here."""
+        return self._socket.fileno() < 0
+
+    def _answer_event(self, context: Context, command_set: bytes, deadline: float, on_event: OnEvent) -> bool:
+        """Take and answer a request of the peer. Returns whether it was an N-EVENT-REPORT."""
+        request = _event(command_set)
+        data = self._message(deadline, is_command=False) if request.has_data_set else b""
+        is_event = request.command_field == commands.N_EVENT_REPORT_RQ
+        status = on_event(request, data) if is_event else commands.UNRECOGNIZED_OPERATION
+        answer = commands.encode_response(request, status)
+        self._send(pdus.encode_fragment(self.accepted[context], answer, is_command=True, is_last=True), deadline)
         return is_event
 
     def _is_readable(self, wait_s: float) -> bool:
@@ -302,8 +333,11 @@ class Association:
                 return
 
     def _response(self, command: int, message_id: int, sop_instance_uid: str = "") -> int:
-        data = self._message(time.monotonic() + self.peer.timeout_s, is_command=True)
-        elements = commands.decode_command_set(data, strict=False)
+        answer = self._message(time.monotonic() + self.peer.timeout_s, is_command=True)
+        return self._status(answer, command, message_id, sop_instance_uid)
+
+    def _status(self, answer: bytes, command: int, message_id: int, sop_instance_uid: str = "") -> int:
+        elements = commands.decode_command_set(answer, strict=False)
         is_ours = commands.number(elements, commands.ANSWERED_ID) == message_id
         if commands.number(elements, commands.COMMAND_FIELD) != command | commands.RESPONSE or not is_ours:
             raise AssociationLost(f"{self.peer} answered another request than ours")
@@ -395,6 +429,10 @@ class Association:
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
+
+
+def _command_field(command_set: bytes) -> int | None:
+    return commands.number(commands.decode_command_set(command_set, strict=False), commands.COMMAND_FIELD)
 
 
 def _event(data: bytes) -> commands.Request:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from appliance.config import Hl7Destination
 from appliance.deliver.retry import AssociationLost, Judgement, Verdict
 from appliance.dicom import codes
+from appliance.records import Detail
 
 #: Table 0211 for MSH-18, and what Python calls it.
 CHARSETS = {"utf-8": ("UNICODE UTF-8", "utf-8"), "gb18030": ("GB 18030-2000", "gb18030")}
@@ -33,18 +34,19 @@ def control_id(sop_instance_uid: str) -> str:
     return "SCS" + hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:17].upper()
 
 
-def oru(statement: dict[str, Any], site: Hl7Destination, now: datetime) -> bytes:
+def oru(statement: dict[str, Any], site: Hl7Destination, now: datetime, gettext: Callable[[str], str] = str) -> bytes:
     """The ORU^R01 that tells a statement (HL7 v2.5.1 §7.3.1), encoded as the site wants it.
 
     Args:
-        statement: As ``report.statement.build_statement`` makes it.
+        statement: As ``report.statement.build_statement`` makes it, or ``language.Language`` tells it.
         site: Names and character set.
         now: For MSH-7.
+        gettext: Of the language in which the statement is told; codes and their meanings are English.
     """
     segments = [
         _msh(site, "ORU^R01^ORU_R01", control_id(statement["id"]), now),
         *_with_own_fields([_pid(statement["patient"]), _obr(statement)], statement, site),
-        *_notes(statement),
+        *_notes(statement, gettext),
         *(_join("OBX", n, *fields) for n, fields in enumerate(_observations(statement), 1)),
     ]
     return _encoded(segments, site)
@@ -207,14 +209,15 @@ def values_of(statement: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _notes(statement: dict[str, Any]) -> Iterable[str]:
-    words = [*statement["permitted_use"], "Not for diagnosis."]
+def _notes(statement: dict[str, Any], gettext: Callable[[str], str]) -> Iterable[str]:
+    words = [*statement["permitted_use"], gettext("Not for diagnosis.")]
     if statement["predecessors"]:
         earlier = ", ".join(control_id(uid) for uid in statement["predecessors"])
-        words.append(f"This message replaces what was said before (message {earlier}).")
+        replaces = Detail("This message replaces what was said before (message {earlier}).", {"earlier": earlier})
+        words.append(replaces.told(gettext))
     words += [
-        f"Looked for: {statement['looked_for']}",
-        f"Not looked for: {statement['not_looked_for']}",
+        Detail("Looked for: {what}", {"what": statement["looked_for"]}).told(gettext),
+        Detail("Not looked for: {what}", {"what": statement["not_looked_for"]}).told(gettext),
         *statement["caveats"],
     ]
     return (_join("NTE", n, "", _text(text)) for n, text in enumerate(words, 1))
@@ -229,13 +232,13 @@ def _observations(statement: dict[str, Any]) -> Iterable[list[str]]:
         return [kind, what, group, value, unit, "", flag, "", "", "P", "", "", done_at, "", "", "", device]
 
     yield observe("ST", _named("study_instance_uid"), _text(statement["study"]["study_instance_uid"]))
-    any_flagged = any(finding["flagged"] for finding in statement["findings"])
+    any_flagged = any(map(_calls, statement["findings"]))
     yield observe("TX", _named("outcome_of_analysis"), _text(statement["summary"]), flag="AA" if any_flagged else "")
     if statement["reason"]:
         yield observe("TX", _named("reason_not_analysed"), _text(f"{statement['reason']}: {statement['reason_text']}"))
     for n, finding in enumerate(statement["findings"], 1):
         group = str(n)
-        if finding["flagged"]:
+        if _calls(finding):
             yield observe("TX", _coded(finding["code"]), _text(finding["title"]), group=group, flag="AA")
             urgency = _named(f"actionable_category_{finding['category']}")
             yield observe("CWE", _named("actionable_finding"), urgency, group=group)
@@ -243,6 +246,11 @@ def _observations(statement: dict[str, Any]) -> Iterable[list[str]]:
             what = _coded(item["code"]) if item["code"] else _join_components(item["name"], item["name"], "L")
             unit = _join_components(item["unit"], "", "UCUM")
             yield observe("NM", what, f"{item['value']:.6g}", group=group, unit=unit)
+
+
+def _calls(finding: dict[str, Any]) -> bool:
+    """Whether a finding is to be looked at: flagged, and no radiologist has refuted it."""
+    return bool(finding["flagged"]) and not finding.get("refuted")
 
 
 def _named(name: str) -> str:

@@ -6,27 +6,47 @@ import json
 import secrets
 import select
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
 from appliance.clock import Clock
 from appliance.config import Hl7Destination
 from appliance.deliver import hl7
 from appliance.deliver.connect import connect, cut, ended_after, tls_fault
+from appliance.deliver.language import Language
 from appliance.deliver.retry import AssociationLost, Judgement, NoAssociation
 from appliance.store.deliveries import Delivery
+from appliance.store.said import Said
 
 _BEGIN, _END = b"\x0b", b"\x1c\r"
 _MAX_ANSWER = 64 * 1024
+#: Writes the message that tells a statement.
+Write = Callable[[dict[str, Any], Delivery], bytes]
 
 
 class Hl7Sender:
     """A HIS or RIS."""
 
-    def __init__(self, destination: Hl7Destination, clock: Clock) -> None:
-        """Speak to ``destination``; ``clock`` dates the messages."""
+    def __init__(
+        self, destination: Hl7Destination, clock: Clock, locale: str, said: Callable[[int], Said | None]
+    ) -> None:
+        """Speak to ``destination``.
+
+        Args:
+            destination: Whom.
+            clock: Dates the messages.
+            locale: Of the words in them, where the destination names none.
+            said: What the analysis said that a delivery tells of (``Deliveries.said``).
+
+        Raises:
+            ConfigError: The catalogue of the language is damaged.
+        """
         self._destination = destination
         self._clock = clock
+        self._said = said
+        locale = destination.language or locale
+        self._language = Language(locale) if locale != "en" else None
 
     def batch(self, owed: list[Delivery]) -> list[Delivery]:
         """Everything."""
@@ -34,16 +54,24 @@ class Hl7Sender:
 
     def open(self, batch: list[Delivery]) -> MllpChannel:  # noqa: ARG002 - one channel takes them all
         """Connect; raises ``NoAssociation``."""
-        return MllpChannel(self._destination, self._clock)
+        return MllpChannel(self._destination, self._clock, self._message)
+
+    def _message(self, statement: dict[str, Any], delivery: Delivery) -> bytes:
+        now = self._clock.now()
+        if self._language is None:
+            return hl7.oru(statement, self._destination, now)
+        told = self._language.tell(statement, self._said(delivery.id))
+        return hl7.oru(told, self._destination, now, self._language.gettext)
 
 
 class MllpChannel:
     """A connection; one message at a time is on its way."""
 
-    def __init__(self, destination: Hl7Destination, clock: Clock) -> None:
-        """Connect; raises ``NoAssociation``."""
+    def __init__(self, destination: Hl7Destination, clock: Clock, write: Write | None = None) -> None:
+        """Connect; raises ``NoAssociation``. ``write`` makes the message of a statement; without it only ``probe``."""
         self._destination = destination
         self._clock = clock
+        self._write = write
         self._who = f"{destination.host}:{destination.port}"
         self._socket = connect(self._who, destination.host, destination.port, destination.timeout_s, destination.tls)
 
@@ -55,8 +83,8 @@ class MllpChannel:
 
     def send(self, delivery: Delivery, stream: IO[bytes], size: int) -> Judgement:
         """Write the message out of the statement, send it, and judge its acknowledgement."""
-        statement = json.loads(stream.read(size))
-        message = hl7.oru(statement, self._destination, self._clock.now())
+        assert self._write is not None  # noqa: S101 - for the type checker
+        message = self._write(json.loads(stream.read(size)), delivery)
         return self._exchange(message, hl7.control_id(delivery.sop_instance_uid))
 
     def probe(self) -> Judgement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.errors import TransientError
 from appliance.records import Word
@@ -30,6 +30,17 @@ class Verdict(Word):
     PARK = "park"
 
 
+class Fault(Word):
+    """Whose fault it is that an object is tried again: what lies in the object itself is not tried for ever."""
+
+    #: It lacks room, time or rights; others would fare alike.
+    DESTINATION = "destination"
+    #: It may be either: parked after so many tries, once others were stored meanwhile.
+    EITHER = "either"
+    #: It refuses this object and does not say why: parked after so many tries.
+    OBJECT = "object"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """The verdict with words that a person can act on; no patient data and nothing that a peer wrote."""
@@ -38,6 +49,8 @@ class Judgement:
     words: str = ""
     #: The code that was answered: a DIMSE status, or what HTTP or HL7 has in its place.
     status: int | None = None
+    #: Of a try that is made again.
+    fault: Fault = Fault.DESTINATION
 
 
 class NoAssociation(TransientError):  # noqa: N818 - reads as the fact that it is
@@ -46,6 +59,10 @@ class NoAssociation(TransientError):  # noqa: N818 - reads as the fact that it i
 
 class AssociationLost(TransientError):  # noqa: N818
     """The association ended while an object was being sent: it may be stored or not, so it is sent again."""
+
+
+class QueryRefused(TransientError):  # noqa: N818
+    """The destination answers this one question with a failure; the association stands for the next."""
 
 
 class ContextRefused(TransientError):  # noqa: N818
@@ -63,7 +80,7 @@ _STATUS = {
     0x0001: Judgement(verdict=Verdict.STORED, words="stored, with a warning"),
     0x0107: Judgement(verdict=Verdict.STORED, words="stored, with a warning about attributes"),
     0x0116: Judgement(verdict=Verdict.STORED, words="stored, with a warning about attribute values"),
-    0x0110: Judgement(verdict=Verdict.RETRY, words="it could not process the object"),
+    0x0110: Judgement(verdict=Verdict.RETRY, words="it could not process the object", fault=Fault.EITHER),
     0x0117: Judgement(verdict=Verdict.PARK, words="it calls the SOP Instance UID invalid"),
     0x0122: Judgement(verdict=Verdict.PARK, words="it does not support this SOP Class; let the PACS accept it"),
     0x0124: Judgement(verdict=Verdict.RETRY, words="it does not authorise this box; give it the right to store"),
@@ -105,9 +122,10 @@ def judge(answer: int | TransientError, *, version_n: int = 1) -> Judgement:
     for first, last, judgement in ((answer, answer, _STATUS.get(answer)), *_CLASSES):
         if judgement is not None and first <= answer <= last:
             return _with_status(judgement, answer)
-    return _with_status(Judgement(verdict=Verdict.RETRY, words="it answered with a failure"), answer)
+    unknown = Judgement(verdict=Verdict.RETRY, words="it answered with a failure", fault=Fault.EITHER)
+    return _with_status(unknown, answer)
 
 
 def _with_status(judgement: Judgement, status: int) -> Judgement:
     words = f"status 0x{status:04X}: {judgement.words}" if judgement.words else ""
-    return Judgement(verdict=judgement.verdict, words=words, status=status)
+    return replace(judgement, words=words, status=status)

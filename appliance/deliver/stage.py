@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 from appliance.clock import Clock
@@ -12,7 +13,7 @@ from appliance.deliver.channel import Channel, Sender
 from appliance.deliver.dicom_scu import longest_store_s
 from appliance.deliver.part10 import SpoolCorrupt, open_intact
 from appliance.deliver.pause import Pause
-from appliance.deliver.retry import AssociationLost, Judgement, NoAssociation, Verdict, next_try
+from appliance.deliver.retry import AssociationLost, Fault, Judgement, NoAssociation, Verdict, next_try
 from appliance.deliver.senders import sender_of
 from appliance.records import DeliveryKind
 from appliance.store.deliveries import HOLDS_ORDER_FOR, Deliveries, Delivery
@@ -25,7 +26,7 @@ STEP_S = 5.0
 KEEP_IDLE_S = 2.0
 #: So many objects in a row without one stored: it is the destination, not the objects.
 FAILURES_TO_PAUSE = 3
-#: An object that ended so many channels, while others were stored, is the poison; alone it is retried for ever.
+#: An object that failed so often by its own fault, or perhaps so while others were stored, is the poison.
 POISON_AFTER = 10
 #: A destination that is away longer than this becomes an issue.
 ISSUE_AFTER_S = 30.0
@@ -72,7 +73,7 @@ class DeliverStage:
         self._clock = clock
         self._evaluation = evaluation
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._sender = sender or sender_of(destination, box_ae_title, clock)
+        self._sender = sender or sender_of(destination, box_ae_title, clock, said=deliveries.said)
         self._channel: Channel | None = None
         self._used_mono = 0.0
         #: Failures in a row, and when the first of them was.
@@ -85,10 +86,15 @@ class DeliverStage:
         self._pause = Pause(clock, deliveries.retry_mark, self._begin_anew)
         self._stopping = False
         self._stored = 0
-        #: Delivery: channels that it ended, and how many objects had been stored when it first did.
-        self._losses: dict[int, tuple[int, int]] = {}
-        #: Connect, open, release an older channel, work on a batch; each object adds its own allowance.
-        self._fixed_s = _RESOLVER_S + 2 * destination.timeout_s + 5.0 + STEP_S
+        #: Delivery: how often it failed that speaks against it, and how many objects had been stored at the first.
+        self._suspects: dict[int, tuple[int, int]] = {}
+        #: Deliveries that failed since the last object was stored: of several, it is the destination.
+        self._failing: set[int] = set()
+        # Resolve, connect, shake hands, associate.
+        open_s = _RESOLVER_S + 3 * destination.timeout_s
+        #: Release an older channel, open one, work on a batch; HTTP opens another for the last object where the server
+        #: has closed. The object adds its own allowance.
+        self._fixed_s = 5.0 + open_s + STEP_S + open_s
         self.max_step_s = self._fixed_s + longest_store_s(destination.timeout_s, 0)
 
     def step(self) -> bool:
@@ -155,26 +161,36 @@ class DeliverStage:
                 self._channel = None
                 if self._stopping:
                     return Verdict.RETRY
-                judgement = self._of_loss(delivery.id, str(error))
+                judgement = Judgement(verdict=Verdict.RETRY, words=str(error), fault=Fault.EITHER)
         self._used_mono = self._clock.monotonic()
+        if judgement.verdict is Verdict.RETRY:
+            self._failing.add(delivery.id)
+            if judgement.fault is not Fault.DESTINATION:
+                judgement = self._suspected(delivery.id, judgement)
         self._record(delivery, judgement)
         return judgement.verdict
 
-    def _of_loss(self, delivery_id: int, words: str) -> Judgement:
-        losses, stored_before = self._losses.get(delivery_id, (0, self._stored))
-        self._losses[delivery_id] = (losses + 1, stored_before)
-        if losses + 1 < POISON_AFTER or self._stored == stored_before:
-            return Judgement(verdict=Verdict.RETRY, words=words)
-        words = f"{words}; so ended {POISON_AFTER} associations with this object, while others were stored"
-        return Judgement(verdict=Verdict.PARK, words=words)
+    def _suspected(self, delivery_id: int, judgement: Judgement) -> Judgement:
+        """Parked once it is the poison; what fails while the destination stores nothing does not speak against it."""
+        failures, stored_before = self._suspects.get(delivery_id, (0, self._stored))
+        others = self._stored > stored_before
+        if not failures or judgement.fault is Fault.OBJECT or (others and self._failing == {delivery_id}):
+            failures += 1
+        self._suspects[delivery_id] = (failures, stored_before)
+        if failures < POISON_AFTER:
+            return judgement
+        ended = f"so ended {failures} tries with this object{', while others were stored' if others else ''}"
+        words = f"{judgement.words}; {ended}; look at what it says of it, then retry"
+        return replace(judgement, verdict=Verdict.PARK, words=words)
 
     def _record(self, delivery: Delivery, judgement: Judgement) -> None:
         if judgement.verdict is Verdict.RETRY:
             self._failed(delivery, judgement)
             return
-        self._losses.pop(delivery.id, None)
+        self._suspects.pop(delivery.id, None)
         if judgement.verdict is Verdict.STORED:
             self._stored += 1
+            self._failing.clear()
             self._failures = 0
             self._deliveries.sent(delivery.id, judgement.status or 0)
         else:

@@ -10,7 +10,7 @@ from typing import IO, Any
 from appliance.config import StowDestination
 from appliance.deliver.connect import read_secret
 from appliance.deliver.http import HttpConnection, Reply, Server
-from appliance.deliver.retry import AssociationLost, Judgement, NoAssociation, Verdict, judge
+from appliance.deliver.retry import AssociationLost, Fault, Judgement, NoAssociation, Verdict, judge
 from appliance.errors import ConfigError
 from appliance.store.deliveries import Delivery
 
@@ -134,7 +134,9 @@ def judge_stow(reply: Reply, sop_instance_uid: str, *, version_n: int = 1) -> Ju
         return Judgement(verdict=Verdict.STORED, status=reply.status)
     verdict = Verdict.PARK if reply.status in _FOR_GOOD else Verdict.RETRY
     words = _FOR_GOOD.get(reply.status) or _FOR_NOW.get(reply.status) or "it answered with a failure"
-    return Judgement(verdict=verdict, words=f"HTTP {reply.status}: {words}", status=reply.status)
+    return Judgement(
+        verdict=verdict, words=f"HTTP {reply.status}: {words}", status=reply.status, fault=fault_of(reply.status)
+    )
 
 
 def _judge_told(reply: Reply, uid: str, version_n: int) -> Judgement:
@@ -143,13 +145,23 @@ def _judge_told(reply: Reply, uid: str, version_n: int) -> Judgement:
         reason = told.failed[uid]
         if reason is None:
             words = f"HTTP {reply.status}: it did not store the object and says no reason"
-            return Judgement(verdict=Verdict.RETRY, words=words, status=reply.status)
+            return Judgement(verdict=Verdict.RETRY, words=words, status=reply.status, fault=Fault.OBJECT)
         return _of_reason(reason, version_n)
     # A proxy's page to sign in comes with 200 too; what stored the object names it. Some answer in XML, or not at all.
     if uid in told.stored or (reply.status == 200 and (not reply.body or uid.encode() in reply.body)):
         return Judgement(verdict=Verdict.STORED, status=reply.status)
     words = f"HTTP {reply.status}: it does not say what became of the object"
-    return Judgement(verdict=Verdict.RETRY, words=words, status=reply.status)
+    return Judgement(verdict=Verdict.RETRY, words=words, status=reply.status, fault=fault_of(reply.status))
+
+
+def fault_of(status: int) -> Fault:
+    """Whose fault an HTTP status is that says nothing of the object.
+
+    A request holds one object: 409 is about it (PS3.18 Table 10.5.3-1). A server fails by itself, or over the object.
+    """
+    if status == 409:
+        return Fault.OBJECT
+    return Fault.DESTINATION if status in {408, 425, 429} else Fault.EITHER
 
 
 def _of_reason(reason: int, version_n: int) -> Judgement:
@@ -160,7 +172,7 @@ def _of_reason(reason: int, version_n: int) -> Judgement:
         return Judgement(verdict=Verdict.PARK, words=words, status=reason)
     if judgement.verdict is Verdict.STORED and reason != _DUPLICATE:
         words = f"failure reason 0x{reason:04X}: it did not store the object"
-        return Judgement(verdict=Verdict.RETRY, words=words, status=reason)
+        return Judgement(verdict=Verdict.RETRY, words=words, status=reason, fault=Fault.OBJECT)
     return judgement
 
 

@@ -14,10 +14,10 @@ import json
 from typing import IO, Any
 
 from appliance.clock import Clock
-from appliance.config import WebhookDestination
+from appliance.config import WebhookDestination, WebhookSink
 from appliance.deliver.connect import read_secret
 from appliance.deliver.http import HttpConnection, Reply, Server
-from appliance.deliver.retry import Judgement, NoAssociation, Verdict
+from appliance.deliver.retry import Fault, Judgement, NoAssociation, Verdict
 from appliance.errors import ConfigError
 from appliance.store.deliveries import Delivery
 
@@ -101,8 +101,13 @@ def message_id(sop_instance_uid: str) -> str:
 
 def body_of(statement: dict[str, Any]) -> bytes:
     """The body that tells a statement: of identity no more than study and accession number."""
+    review = statement.get("review")
+    # A reviewer's name and own words, which may name the patient, stay here.
+    words = " ".join(review["words"]) if review else ""
     data = {
         **{key: statement[key] for key in _TOLD},
+        "summary": statement["summary"].removeprefix(words).strip(),
+        "review": {key: review[key] for key in ("version", "decision", "signed_at")} if review else None,
         "study_instance_uid": statement["study"]["study_instance_uid"],
         "accession_number": statement["order"]["accession_number"],
         "modality": statement["study"]["modality"],
@@ -117,7 +122,7 @@ def signature(key: bytes, webhook_id: str, at_s: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def signing_key(destination: WebhookDestination) -> bytes:
+def signing_key(destination: WebhookDestination | WebhookSink) -> bytes:
     """The key out of the secret's file.
 
     Raises:
@@ -142,6 +147,9 @@ def judge_webhook(reply: Reply) -> Judgement:
     if 200 <= status < 300:
         return Judgement(verdict=Verdict.STORED, status=status)
     if status in {408, 425, 429} or not 400 <= status < 500:
-        return Judgement(verdict=Verdict.RETRY, words=f"HTTP {status}: it does not take it now", status=status)
+        fault = Fault.EITHER if status >= 500 else Fault.DESTINATION
+        return Judgement(
+            verdict=Verdict.RETRY, words=f"HTTP {status}: it does not take it now", status=status, fault=fault
+        )
     what = "this address is gone for good; correct url" if status == 410 else "it does not take what we tell"
     return Judgement(verdict=Verdict.PARK, words=f"HTTP {status}: {what}; mend it there, then retry", status=status)

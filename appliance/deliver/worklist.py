@@ -8,7 +8,7 @@ from appliance.clock import Clock
 from appliance.config import Config, Worklist
 from appliance.deliver.dicom_scu import Association, Peer
 from appliance.deliver.orders import asks_by, identifier, judge, read_entry
-from appliance.deliver.retry import next_try
+from appliance.deliver.retry import QueryRefused, next_try
 from appliance.dicom.classes import MODALITY_WORKLIST_FIND
 from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN
 from appliance.errors import RejectedInstance, TransientError
@@ -26,6 +26,12 @@ _CONTEXT = (MODALITY_WORKLIST_FIND, IMPLICIT_VR_LITTLE_ENDIAN)
 #: Nobody has so many orders on one day.
 _MOST = 100
 _BUSY_S = 20.0
+#: So many associations in a row that ended at a question: it is the RIS, not the questions.
+_LOST_TO_PAUSE = 3
+#: Studies of more than a day ago are not asked about.
+_FORGET_S = 24 * 3600.0
+#: Name resolution cannot be given a deadline; resolvers end by themselves within this.
+_RESOLVER_S = 30.0
 
 
 class WorklistStage:
@@ -53,9 +59,11 @@ class WorklistStage:
         self._fault = ""
         self._failing_since = 0.0
         self._not_before = 0.0
-        #: A study whose question the RIS refuses must not keep the others from being asked: not before then.
+        #: Study: not before then. Questions that the RIS refuses, or ends the association at, come after all others.
         self._refused: dict[int, float] = {}
-        self.max_step_s = 2 * _BUSY_S + 4 * settings.timeout_s
+        # The last question begins in time: connect, shake hands, associate, ask in two parts, twice for its answers;
+        # two releases.
+        self.max_step_s = _BUSY_S + _RESOLVER_S + 7 * settings.timeout_s + 10.0
 
     def step(self) -> bool:
         """Ask what is to be asked now. True when there may be more."""
@@ -65,8 +73,10 @@ class WorklistStage:
             self._issues.raise_(UNREACHABLE, "worklist", Severity.WARNING, {"why": self._fault})
         if now < self._not_before:
             return False
-        self._refused = {study: until for study, until in self._refused.items() if until > now}
-        todo = [asked for asked in self._orders.to_ask() if asked.study_id not in self._refused]
+        self._refused = {study: until for study, until in self._refused.items() if until > now - _FORGET_S}
+        todo = self._orders.to_ask(self._refused) or self._orders.to_ask(
+            [study for study, until in self._refused.items() if until > now]
+        )
         for asked in todo:
             if not asks_by(asked):
                 # Nothing in the header to ask by; a correction of the identity asks anew.
@@ -76,32 +86,50 @@ class WorklistStage:
         if not todo:
             return False
         try:
-            self._association = Association(self._peer, (_CONTEXT,))
-        except TransientError as error:
-            self._failed(error)
-            return False
-        try:
             self._ask_all(todo, now)
         finally:
-            self._association.release()
-            self._association = None
+            self._release()
         return False
 
     def _ask_all(self, todo: list[ToAsk], began: float) -> None:
+        """Ask until time is over, or what fails is the RIS and not a question."""
+        fault: TransientError | None = None
+        lost = 0
         for asked in todo:
-            if self._clock.monotonic() - began > _BUSY_S:
-                return
+            if self._clock.monotonic() - began > _BUSY_S or lost == _LOST_TO_PAUSE:
+                break
             try:
-                self._ask(asked)
+                association = self._associated()
             except TransientError as error:
+                fault = error
+                break
+            try:
+                self._ask(association, asked)
+            except TransientError as error:
+                fault = error
                 self._refused[asked.study_id] = self._clock.monotonic() + AGAIN_S[1]
-                self._failed(error)
-                return
+                if not isinstance(error, QueryRefused):
+                    lost += 1
+                    self._release()
+                continue
+            fault, lost = None, 0
+            self._refused.pop(asked.study_id, None)
             self._worked()
+        if fault is not None:
+            self._failed(fault)
 
-    def _ask(self, asked: ToAsk) -> None:
-        assert self._association is not None  # noqa: S101 - for the type checker
-        found = self._association.find(_CONTEXT, identifier(asked), most=_MOST)
+    def _associated(self) -> Association:
+        if self._association is None:
+            self._association = Association(self._peer, (_CONTEXT,))
+        return self._association
+
+    def _release(self) -> None:
+        if self._association is not None:
+            self._association.release()
+            self._association = None
+
+    def _ask(self, association: Association, asked: ToAsk) -> None:
+        found = association.find(_CONTEXT, identifier(asked), most=_MOST)
         try:
             entries = [read_entry(data, self._assume_charset) for data in found]
         except RejectedInstance as error:

@@ -10,8 +10,9 @@ from pydicom.filereader import read_file_meta_info
 
 from appliance.config import Config
 from appliance.dicom.headers import data_set_offset, pixel_sha256, read_header
-from appliance.intake.record import change_of, originals_for
+from appliance.intake.record import change_of
 from appliance.records import Header
+from appliance.store.forwarding import originals_for
 from appliance.store.rebuild import Reader
 from appliance.store.studies import Change, Version
 

@@ -22,6 +22,7 @@ from appliance.dicom.commands import Request
 from appliance.dicom.file_meta import file_meta
 from appliance.dicom.headers import check_against_command
 from appliance.errors import ApplianceError, RejectedInstance, StoreError
+from appliance.intake.budget import Budget
 from appliance.intake.contract import HeaderReader, ScpSettings, Sink
 from appliance.intake.negotiation import ContextResult
 from appliance.records import Header, Received, SourceRef
@@ -50,6 +51,9 @@ class Service(Protocol):
 
 Services = Mapping[str, Mapping[int, Service]]
 
+#: Of the data sets of N-services that are on their way: four of the largest.
+_SERVICES_BYTES = 32 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -62,6 +66,8 @@ class Parts:
     clock: Clock
     #: By SOP Class and command field: who carries out N-services.
     services: Services = field(default_factory=dict)
+    #: What their data sets may take until they are read.
+    budget: Budget = field(default_factory=lambda: Budget(_SERVICES_BYTES))
     #: One request of an N-service at a time: while a long list is read, it takes some hundred MB.
     reading: threading.Lock = field(default_factory=threading.Lock)
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.clock import Clock
-from appliance.config import Config, DicomDestination
+from appliance.config import Config
 from appliance.dicom.headers import pixel_sha256
 from appliance.errors import StoreError
-from appliance.records import DeliveryKind, Header, Received, SourceMode, SourceRef
+from appliance.records import Header, Received, SourceRef
 from appliance.store import Store
-from appliance.store.receiving import Original
+from appliance.store.forwarding import originals_for
 from appliance.store.studies import Change, Version, current_of
 
 log = logging.getLogger(__name__)
@@ -46,21 +46,6 @@ def change_of(current: Version, header: Header, *, same_pixel_bytes: bool) -> Ch
     if current.identity != header.identity:
         return Change.IDENTITY
     return Change.ATTRIBUTES if current.transfer_syntax_uid == header.transfer_syntax_uid else Change.SYNTAX
-
-
-def originals_for(config: Config, source_name: str) -> tuple[Original, ...]:
-    """The destinations that images of a source are owed to: none for a parallel source (DESIGN §1.2)."""
-    source = next((one for one in config.sources if one.name == source_name), None)
-    if source is None or source.mode is not SourceMode.INLINE:
-        return ()
-    return tuple(
-        Original(
-            destination=one.name,
-            calling_ae=(one.calling_ae_title if isinstance(one, DicomDestination) else None) or source.ae_title,
-        )
-        for one in config.destinations
-        if DeliveryKind.ORIGINAL in one.send
-    )
 
 
 class Refusals:

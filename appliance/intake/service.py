@@ -25,24 +25,43 @@ class ServiceOperation:
         self._request = request
         self._context = context
         self._data = bytearray()
+        #: The answer, once it is known that nothing is done: what comes still is forgotten.
+        self._status: int | None = None
         self.received = 0
 
     def data(self, fragment: memoryview) -> None:
         """Take the next bytes of the data set."""
         self.received += len(fragment)
-        if self.received <= _MAX_BYTES:
+        if self._status is None:
+            self._keep(fragment)
+
+    def _keep(self, fragment: memoryview) -> None:
+        if self.received > _MAX_BYTES:
+            self._status = self._refused(commands.PROCESSING_FAILURE, f"has more than {_MAX_BYTES} bytes")
+        elif not self._parts.budget.take(len(fragment)):
+            words = "came while others had the memory for such requests"
+            self._status = self._refused(commands.RESOURCE_LIMITATION, words)
+        else:
             self._data += fragment
+            return
+        self.abort()
 
     def abort(self) -> None:
-        """Nothing to undo."""
+        """Forget what came."""
+        self._parts.budget.give_back(len(self._data))
+        self._data = bytearray()
 
     def finish(self) -> int:
         """Act, and give the status to answer."""
+        try:
+            return self._act() if self._status is None else self._status
+        finally:
+            self.abort()
+
+    def _act(self) -> int:
         request = self._request
         if request.sop_class_uid != self._context.abstract_syntax:
             return self._refused(commands.CLASS_NOT_SUPPORTED, "names another SOP Class than its presentation context")
-        if self.received > _MAX_BYTES:
-            return self._refused(commands.PROCESSING_FAILURE, f"has more than {_MAX_BYTES} bytes")
         with self._parts.reading:
             ds = read_data_set(bytes(self._data), self._context.transfer_syntax)
             if ds is None:

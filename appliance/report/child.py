@@ -19,6 +19,7 @@ from appliance.records import DeliveryKind
 from appliance.report.gsps import build_gsps
 from appliance.report.kinds import PLACES, may_show_places
 from appliance.report.ko import build_ko
+from appliance.report.note import build_note
 from appliance.report.request import NotBuildable, ReportCode, ReportRequest
 from appliance.report.sc import build_sc
 from appliance.report.seg import build_seg
@@ -36,6 +37,7 @@ _BUILDERS: dict[DeliveryKind, Builder] = {
     DeliveryKind.KO: build_ko,
     DeliveryKind.SC: build_sc,
     DeliveryKind.SR: build_sr,
+    DeliveryKind.REJECTION_NOTE: build_note,
 }
 _ORDER = [str(kind) for kind in (*_BUILDERS, DeliveryKind.STATEMENT)]
 _REQUEST = TypeAdapter(ReportRequest)

@@ -142,7 +142,7 @@ class Groups:
         meanings = {code.value: code.meaning for code in self._codes.values() if code.scheme == "UCUM"}
         return sr.CodedConcept(value=ucum, scheme_designator="UCUM", meaning=meanings.get(ucum, ucum))
 
-    def _algorithm(self, findings: tuple[FindingResult, ...]) -> sr.AlgorithmIdentification:
+    def _algorithm(self, findings: tuple[FindingResult, ...]) -> sr.AlgorithmIdentification | None:
         """TID 4019 at the level of the group: not repeated at each measurement."""
         request, result = self._request, self._request.result
         parameters = [self._parameter(finding) for finding in findings]

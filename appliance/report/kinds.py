@@ -18,7 +18,8 @@ def may_show_places(intended_use: str) -> bool:
 def applies(kind: DeliveryKind, intended_use: str, result: AnalysisResult) -> bool:
     """Whether an object of this kind has anything to say of a result.
 
-    The report, and what is no object of ours, is never left out: silence must be loud.
+    The report, and what is no object of ours, is never left out: silence must be loud. Nor is the wish for rejection
+    notes, which goes with the objects.
 
     Args:
         kind: Of the object.

@@ -14,6 +14,7 @@ from appliance.records import DeliveryKind
 from appliance.report import uids
 from appliance.report.identity import empty_identity, set_identity
 from appliance.report.request import ReportCode, ReportRequest
+from appliance.report.sentences import EVALUATION, REVIEWED, USES
 
 MANUFACTURER = "Scanside"
 PRIVATE_SCHEME = "99SCANSIDE"
@@ -27,13 +28,8 @@ _SERIES_NUMBERS = {
     DeliveryKind.GSPS: 9903,
     DeliveryKind.KO: 9904,
     DeliveryKind.SC: 9905,
+    DeliveryKind.REJECTION_NOTE: 9906,
 }
-_USE = {
-    "demonstrator": "Demonstration. Not for clinical use.",
-    "research": "Research software. Not for clinical use.",
-    "cleared": "Preliminary result of a computer program that no person has verified.",
-}
-_EVALUATION = "Evaluation, not for patient care."
 
 
 class WithoutIdentity:
@@ -127,20 +123,24 @@ def tracking_uid(request: ReportRequest, finding: str) -> hd.UID:
 
 def permitted_use(request: ReportRequest) -> list[str]:
     """What the object may be used for, the narrowest first."""
-    return [_EVALUATION] * request.evaluation + [_USE[request.package.status]]
+    is_reviewed = request.review is not None and request.package.status == "cleared"
+    use = REVIEWED if is_reviewed else USES[request.package.status]
+    return [str(EVALUATION)] * request.evaluation + [str(use)]
 
 
 def in_short(request: ReportRequest) -> str:
     """The same in the 64 characters of a content description."""
     if request.evaluation:
-        return _EVALUATION
+        return str(EVALUATION)
     return "Preliminary, not verified." if request.package.status == "cleared" else "Not for clinical use."
 
 
 def _series_description(request: ReportRequest) -> str:
     """What a list of series in a PACS shows: an evaluation must not look like a result for care even there."""
     mark = "Evaluation, not for patient care: " if request.evaluation else "Scanside: "
-    return f"{mark}{request.package.name}"[:SHORT]
+    # Where nobody honours a note, it stands among the results.
+    verb = "rejects " if request.kind is DeliveryKind.REJECTION_NOTE else ""
+    return f"{mark}{verb}{request.package.name}"[:SHORT]
 
 
 def _equipment(request: ReportRequest, codes: Mapping[str, ReportCode]) -> hd.ContributingEquipment:

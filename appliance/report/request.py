@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ApplianceError
-from appliance.records import AnalysisResult, DeliveryKind, FindingResult, Identity
+from appliance.records import AnalysisResult, DeliveryKind, FindingResult, Identity, SignedReview
 
 if TYPE_CHECKING:
     from engines.manifest import Code, Manifest
@@ -110,6 +110,15 @@ class ReportPredecessor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportObject:
+    """An object of ours in the study, of the package that the request names."""
+
+    kind: DeliveryKind
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRequest:
     """One object to build."""
 
@@ -143,6 +152,10 @@ class ReportRequest:
     siblings: dict[DeliveryKind, str] = field(default_factory=dict)
     #: What the RIS says is to be done (modality worklist); empty where it does not say.
     procedure: str = ""
+    #: Of a rejection note: what holds no longer, in this very study.
+    rejected: tuple[ReportObject, ...] = ()
+    #: What a radiologist signed of this study; None where no person has.
+    review: SignedReview | None = None
 
     @property
     def flagged(self) -> tuple[FindingResult, ...]:
@@ -165,7 +178,10 @@ class ReportRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``; ``child.handle`` reads them."""
-        return {**dataclasses.asdict(self), "done_at": self.done_at.isoformat()}
+        values = {**dataclasses.asdict(self), "done_at": self.done_at.isoformat()}
+        if self.review is not None:
+            values["review"]["signed_at"] = self.review.signed_at.isoformat()
+        return values
 
 
 def _code(code: Code) -> ReportCode:

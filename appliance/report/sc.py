@@ -39,8 +39,9 @@ def build_sc(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
         NotBuildable: The source image has text burned in, which may be a name; or it or the picture cannot be read.
         ValueError: highdicom refuses a value; the message names it.
     """
-    source = sources.header(_source_uid(request))
-    if source.get("BurnedInAnnotation") == "YES":
+    headers = [sources.header(uid) for uid in _shown(request)]
+    source, burned_in = headers[0], {header.get("BurnedInAnnotation", "") for header in headers}
+    if "YES" in burned_in:
         raise NotBuildable("the source image has text burned into its pixels, which may name the patient")
     pixels = banded(_picture(request.picture_path))
     made = Capture(
@@ -56,9 +57,9 @@ def build_sc(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
     made.PatientOrientation = orientation(source)
     # Type 2C where the body part may be one of a pair; the scanner knows better than we.
     made.Laterality = source.get("Laterality", "")
-    # Only the scanner knows; of what it does not say nothing is promised.
+    # Type 3 (PS3.3 C.7.6.1): only the scanner knows; of what it does not say, as CR does not, nothing is promised.
     made.pop("BurnedInAnnotation", None)
-    if source.get("BurnedInAnnotation") == "NO":
+    if burned_in == {"NO"}:
         made.BurnedInAnnotation = "NO"
     made.DerivationDescription = (
         f"Key picture of {request.package.name} {request.package_version}. Not for diagnosis."
@@ -123,8 +124,8 @@ def _decoded(path: Path) -> NDArray[np.uint8]:
     return np.asarray(decoded, np.uint8)
 
 
-def _source_uid(request: ReportRequest) -> str:
-    """The image that the key picture shows: of the first flagged finding that names one, else the first of all."""
-    known = {image.sop_instance_uid for image in request.images}
+def _shown(request: ReportRequest) -> list[str]:
+    """The image that the key picture shows: of the first flagged finding that names one, else it may be any of all."""
+    known = [image.sop_instance_uid for image in request.images]
     named = [f.key_instances[0] for f in request.flagged if f.key_instances and f.key_instances[0] in known]
-    return named[0] if named else request.images[0].sop_instance_uid
+    return named[:1] or known

@@ -1,7 +1,7 @@
 """Comprehensive 3D SR (PS3.3 A.35.13) by TID 1500: what one analysis said, for the PACS.
 
-Complete, unverified, preliminary: a program's statement that no person has looked at. What was not flagged is never
-said to be absent, and what was not analysed says so with its reason.
+Complete, unverified, preliminary: a program's statement that no person has looked at, until one has signed a review.
+What was not flagged is never said to be absent by the program, and what was not analysed says so with its reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from appliance.records import DeliveryKind, Outcome, Reason
+from appliance.records import DeliveryKind, Outcome
 from appliance.report import uids
 from appliance.report.groups import Groups
 from appliance.report.identity import clean
@@ -30,19 +30,17 @@ from appliance.report.maker import (
     series_uid,
 )
 from appliance.report.request import ReportCode, ReportPredecessor, ReportRequest
+from appliance.report.review import (
+    ReviewedGroups,
+    is_attested,
+    observer,
+    organization,
+    person_name,
+    review_words,
+    reviewed,
+)
+from appliance.report.sentences import LATE, REASONS
 from appliance.report.sources import Sources
-
-_REASONS = {
-    Reason.OUT_OF_ENVELOPE: "The series is not of the kind that this package was made for.",
-    Reason.QUALITY: "The images are not good enough for this package.",
-    Reason.CANNOT_DECODE: "The images could not be decoded.",
-    Reason.INCOMPLETE: "The series is incomplete.",
-    Reason.UNRELIABLE_OUTPUT: "The package gave an output that cannot be trusted.",
-    Reason.FAILED: "The analysis failed.",
-    Reason.TIMED_OUT: "The analysis did not end in time.",
-    Reason.AI_UNAVAILABLE: "The AI was not available.",
-    Reason.WITHDRAWN: "It was withdrawn.",
-}
 
 
 class Report(WithoutIdentity, sr.Comprehensive3DSR):
@@ -65,12 +63,17 @@ def build_sr(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
         evidence=_evidence(request, sources),
         content=_content(request, sources, codes),
         is_complete=True,
-        is_final=False,
-        is_verified=False,
+        is_final=is_attested(request),
+        is_verified=is_attested(request),
+        verifying_observer_name=person_name(request.review.reviewer) if request.review else None,
+        verifying_organization=organization(request) if request.review else None,
         previous_versions=[_predecessor(request, one) for one in request.predecessors] or None,
         **origin(request, codes),
     )
     complete(report, request)
+    if request.review is not None and is_attested(request):
+        signed = request.review.signed_at.astimezone()
+        report.VerifyingObserverSequence[0].VerificationDateTime = signed.strftime("%Y%m%d%H%M%S%z")
     if request.procedure:
         report.ReferencedRequestSequence = [_order(request)]
     return report
@@ -92,8 +95,10 @@ def _order(request: ReportRequest) -> Dataset:
 
 def _content(request: ReportRequest, sources: Sources, codes: Mapping[str, ReportCode]) -> sr.MeasurementReport:
     procedure = {"CT": "ct_procedure", "CR": "xr_procedure", "DX": "xr_procedure", "RG": "xr_procedure"}
+    groups = ReviewedGroups if reviewed(request) else Groups
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
+            observer_person_context=observer(request, codes),
             observer_device_context=sr.ObserverContext(
                 observer_type=coded(codes["device"]),
                 observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
@@ -102,10 +107,10 @@ def _content(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
                     manufacturer_name=MANUFACTURER,
                     model_name=request.package.name,
                 ),
-            )
+            ),
         ),
         procedure_reported=coded(codes[procedure.get(request.modality, "imaging_procedure")]),
-        imaging_measurements=Groups(request, sources, codes).build(),
+        imaging_measurements=groups(request, sources, codes).build(),
         title=coded(codes["imaging_measurement_report"]),
     )
     for name, text in statements(request):
@@ -121,13 +126,14 @@ def statements(request: ReportRequest) -> list[tuple[str, str]]:
     """Name of the concept and text, in the order in which a person should read them."""
     result, package = request.result, request.package
     found = [("permitted_use", words) for words in permitted_use(request)]
+    found += [("human_review", words) for words in review_words(request)]
     found.append(("outcome_of_analysis", _outcome(request)))
     if result.reason is not None:
-        found.append(("reason_not_analysed", " ".join((_REASONS[result.reason], result.detail)).strip()))
+        found.append(("reason_not_analysed", " ".join((str(REASONS[result.reason]), result.detail)).strip()))
     found += [("looked_for", package.looked_for), ("not_looked_for", package.not_looked_for)]
     found += [("caveat", str(detail)) for detail in (*result.caveats, *result.warnings)]
     if request.late:
-        found.append(("caveat", "This result came late."))
+        found.append(("caveat", str(LATE)))
     return found
 
 

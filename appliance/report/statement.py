@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from appliance.records import FindingResult
+from appliance.records import FindingResult, ReviewedFinding
 from appliance.report.request import ReportCode, ReportRequest
+from appliance.report.review import review_words, stands
 from appliance.report.sr import statements
 
 SCHEMA = 1
@@ -63,7 +64,8 @@ def build_statement(request: ReportRequest) -> dict[str, Any]:
             "intended_use": package.intended_use,
         },
         "outcome": str(result.outcome),
-        "summary": " ".join(said["outcome_of_analysis"]),
+        "summary": " ".join([*said.get("human_review", []), *said["outcome_of_analysis"]]),
+        "review": _review(request),
         "reason": str(result.reason) if result.reason else "",
         "reason_text": " ".join(said.get("reason_not_analysed", [])),
         "findings": findings,
@@ -82,6 +84,8 @@ def _finding(request: ReportRequest, finding: FindingResult) -> dict[str, Any]:
         "code": _code(declared.code),
         "site": _code(declared.site) if declared.site else None,
         "flagged": finding.flagged,
+        # By a person: it calls nobody any more.
+        "refuted": finding.flagged and not stands(request, finding.id),
         "category": declared.category,
         "score": finding.score,
         "score_unit": declared.score_unit,
@@ -97,6 +101,40 @@ def _finding(request: ReportRequest, finding: FindingResult) -> dict[str, Any]:
             }
             for item in finding.measurements
         ],
+    }
+
+
+def _review(request: ReportRequest) -> dict[str, Any] | None:
+    """What a person signed of it; None where nobody has."""
+    review = request.review
+    if review is None:
+        return None
+    return {
+        "version": review.version,
+        "decision": str(review.decision),
+        "reason": str(review.reason) if review.reason else "",
+        "reviewer": review.reviewer,
+        "role": review.role,
+        "organization": review.organization,
+        "signed_at": review.signed_at.isoformat(),
+        "note": review.note,
+        "words": review_words(request),
+        "findings": [_reviewed(request, one) for one in review.findings],
+    }
+
+
+def _reviewed(request: ReportRequest, said: ReviewedFinding) -> dict[str, Any]:
+    declared = request.declaration(said.finding) if said.finding else None
+    return {
+        "id": said.finding,
+        # Of a finding that is none of the package's: its name in the box's table of codes.
+        "concept": said.code,
+        "code": _code(declared.code) if declared else None,
+        "title": declared.title if declared else said.code.replace("_", " "),
+        "presence": str(said.presence),
+        "added": said.added,
+        "side": str(said.side) if said.side else "",
+        "category": said.category or (declared.category if declared else None),
     }
 
 

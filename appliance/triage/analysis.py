@@ -122,7 +122,9 @@ class Analysis:
         self._tell("picture", given)
         try:
             with self._tools.limited(self._left_s()):
-                pictures = draw_key_pictures(answer.output, pieces, pipeline, spool_root)
+                pictures = draw_key_pictures(
+                    answer.output, pieces, pipeline, spool_root, self._message.operating_points
+                )
                 return pictures, keep_masks(answer.overlays, spool_root) if shows_places else None
         except (NotAnalysable, OSError):
             # The scores stand: an alert does not wait for, or fail by, its picture.

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from appliance.config import Config
 from appliance.records import Severity
-from appliance.store.facts import (
+from appliance.store.facts import Kind
+from appliance.store.facts.packages import (
     EngineBuilding,
     EngineChecked,
     EngineFallback,
     EngineReady,
     EngineRejected,
     EngineServes,
-    Kind,
 )
 from appliance.triage.engine_messages import (
     Build,

@@ -1,16 +1,18 @@
 """Key pictures: the slice or X-ray that shows a finding best, as PNG in the spool; beside them the masks, as numbers.
 
-A picture holds pixels and, for a ``detection`` package, the outline of its regions: no text, no names, no scores.
+A picture holds pixels and, for a ``detection`` package, the outline of what it flagged: no text, no names, no scores.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from appliance.dicom.pixels import hu_slices, xray_image
 from appliance.dicom.pixels import picture as windowed
 from appliance.dicom.windows import window_of
 from appliance.records import split_id
+from appliance.triage.verdict import is_flagged
 from appliance.triage.workbench import Piece
 from engines.durable import sync_folder
 from engines.overlay import Overlay, pack
@@ -38,7 +41,11 @@ _POINT_RADIUS = 12
 
 
 def draw_key_pictures(
-    output: ModelOutput, pieces: Sequence[Piece], pipeline: Pipeline, spool_root: Path
+    output: ModelOutput,
+    pieces: Sequence[Piece],
+    pipeline: Pipeline,
+    spool_root: Path,
+    operating_points: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, ...]:
     """Draw the key slices, the best of each finding first, at most ``MAX_PICTURES``.
 
@@ -47,16 +54,24 @@ def draw_key_pictures(
         pieces: Of all series that the package was run on.
         pipeline: The package.
         spool_root: Where pictures are kept.
+        operating_points: Finding: point, where the site picked another than the package's. What is not flagged is not
+            outlined: two findings may share a picture, and a picture goes into the PACS.
 
     Returns:
         Paths relative to the spool root, in the order of the key slices; shorter if the disk refuses one.
     """
     # In the order of the manifest, as the findings of a result stand: who has the result knows what each picture shows.
-    lists = [output.key_slices.get(finding.id, ()) for finding in pipeline.package.manifest.findings]
+    manifest = pipeline.package.manifest
+    lists = [output.key_slices.get(finding.id, ()) for finding in manifest.findings]
     wanted = list(dict.fromkeys(_by_rank(lists)))[:MAX_PICTURES]
     by_uid = {piece.header.sop_instance_uid: piece for piece in pieces}
     window = window_of(part for taken in pipeline.inputs.values() for part in taken.input.envelope.body_parts)
-    outlined = pipeline.package.manifest.intended_use == "detection"
+    outlined = {
+        finding.id
+        for finding in manifest.findings
+        if manifest.intended_use == "detection"
+        and is_flagged(manifest, finding, output.scores.get(finding.id, math.nan), operating_points)
+    }
     kept = []
     for slice_id in wanted:
         uid, frame = split_id(slice_id)
@@ -70,7 +85,7 @@ def draw_key_pictures(
         else:
             image, scale = shrink(xray_image(piece.path) if piece.image is None else piece.image)
             shown = windowed(image)
-        regions = [r for r in output.regions if r.slice_id == slice_id] if outlined else []
+        regions = [r for r in output.regions if r.slice_id == slice_id and r.finding in outlined]
         relative = keep(spool_root, draw(shown, regions, scale), "png")
         if relative is not None:
             kept.append(relative)

@@ -21,7 +21,7 @@ from appliance.triage.frames import ProtocolError, frame
 from appliance.triage.message_base import MAX_TEXT, Key, Message, PathText, Text
 
 #: Raised when a message changes its meaning; a worker of another version is refused at ``hello``.
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 def _short(detail: Detail) -> Detail:
@@ -114,6 +114,8 @@ class Finish(Message):
     limit_s: float = Field(gt=0, le=3600)
     #: The study's local id, for the worker's log.
     study: str = ""
+    #: Finding: operating point, where the site picked another than the package's: what it flags is outlined.
+    operating_points: dict[str, str] = Field(default={})
 
 
 class Drop(Message):

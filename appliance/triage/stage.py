@@ -257,7 +257,12 @@ class RunStage:
             limit_s = max(_MIN_LIMIT_S, min(limit_s, one.ready_mono + one.deadline_s - started))
         try:
             answer = bench.link.finish(
-                one.id, running.key, self._inputs(one), limit_s=limit_s, study=f"study {one.study_id}"
+                one.id,
+                running.key,
+                self._inputs(one),
+                limit_s=limit_s,
+                study=f"study {one.study_id}",
+                operating_points=running.operating_points,
             )
         except WorkerTimedOut:
             self._end(one, Reason.TIMED_OUT, Detail("not analysed within {limit} s", {"limit": round(limit_s, 1)}))

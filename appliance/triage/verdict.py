@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from appliance.records import AnalysisResult, Detail, FindingResult, Measurement, Outcome, Reason, Region
-from engines.manifest import Manifest
+from engines.manifest import Finding, Manifest, OperatingPoint
 
 
 class Scored(Protocol):
@@ -52,6 +52,17 @@ class Answer(Protocol):
     def hops_ms(self) -> dict[str, float]: ...  # noqa: D102
 
 
+def operating_point(finding: Finding, picked: Mapping[str, str]) -> OperatingPoint:
+    """The point that holds for a finding: the site's, where it picked one (finding id: name), else the package's."""
+    name = picked.get(finding.id)
+    return finding.point(name) if name else finding.default_point
+
+
+def is_flagged(manifest: Manifest, finding: Finding, score: float, picked: Mapping[str, str]) -> bool:
+    """Whether a score flags its finding; a measurement that gave its value is a finding by itself (DESIGN §2)."""
+    return manifest.intended_use == "measurement" or score >= operating_point(finding, picked).threshold
+
+
 def decide(
     manifest: Manifest,
     answer: Answer,
@@ -85,25 +96,23 @@ def decide(
                 hops_ms={**answer.hops_ms, **hops_ms},
                 numbers=dict(answer.numbers),
             )
-        name = operating_points.get(finding.id)
-        point = finding.point(name) if name else finding.default_point
+        point = operating_point(finding, operating_points)
         findings.append(
             FindingResult(
                 id=finding.id,
                 score=scored.score,
                 operating_point=point.name,
                 threshold=point.threshold,
-                # A measurement that gave its value is a finding by itself (DESIGN §2).
-                flagged=manifest.intended_use == "measurement" or scored.score >= point.threshold,
+                flagged=is_flagged(manifest, finding, scored.score, operating_points),
                 category=finding.category,
                 measurements=scored.measurements,
                 key_instances=scored.key_instances,
                 regions=scored.regions,
             )
         )
-    is_flagged = any(finding.flagged for finding in findings) and manifest.intended_use != "quality"
+    is_found = any(finding.flagged for finding in findings) and manifest.intended_use != "quality"
     return AnalysisResult(
-        outcome=Outcome.FINDING if is_flagged else Outcome.NOTHING_FLAGGED,
+        outcome=Outcome.FINDING if is_found else Outcome.NOTHING_FLAGGED,
         findings=tuple(findings),
         caveats=(*answer.caveats, *caveats),
         warnings=answer.warnings,

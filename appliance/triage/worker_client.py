@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from appliance.clock import Clock
@@ -229,7 +230,14 @@ class WorkerLink:
         self._hint(Drop(series_key=series_key))
 
     def finish(
-        self, analysis_id: int, package: str, inputs: Mapping[str, SeriesInput], *, limit_s: float, study: str = ""
+        self,
+        analysis_id: int,
+        package: str,
+        inputs: Mapping[str, SeriesInput],
+        *,
+        limit_s: float,
+        study: str = "",
+        operating_points: Mapping[str, str] = MappingProxyType({}),
     ) -> Result | Failed:
         """Analyse, and wait for the answer.
 
@@ -239,6 +247,7 @@ class WorkerLink:
             inputs: Per input role of the package: the series revision.
             limit_s: Wall time; the worker is ended ``GRACE_S`` later.
             study: The study's local id, for the worker's log.
+            operating_points: Finding: point, where the site picked another than the package's.
 
         Raises:
             WorkerTimedOut: It took longer than ``limit_s``.
@@ -248,7 +257,14 @@ class WorkerLink:
         if why is not None:
             refused = Detail("the AI package was refused: {why}", {"why": why})
             return Failed(analysis_id=analysis_id, reason=Reason.AI_UNAVAILABLE, details=(refused,))
-        question = Finish(analysis_id=analysis_id, package=package, inputs=dict(inputs), limit_s=limit_s, study=study)
+        question = Finish(
+            analysis_id=analysis_id,
+            package=package,
+            inputs=dict(inputs),
+            limit_s=limit_s,
+            study=study,
+            operating_points=dict(operating_points),
+        )
         deadline = self._clock.monotonic() + limit_s + GRACE_S
         try:
             encoded = encode(question)

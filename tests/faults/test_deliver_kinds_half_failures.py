@@ -18,7 +18,9 @@ from statement_kit import STATEMENT
 from tls_kit import Authority, server_side
 
 from appliance.config import Config
-from appliance.deliver import connect
+from appliance.deliver import connect, http
+from appliance.deliver.dicom_scu import longest_store_s
+from appliance.deliver.stage import POISON_AFTER, STEP_S
 
 pytestmark = [pytest.mark.fault("T27"), pytest.mark.req("R-FORWARD-02")]
 
@@ -113,6 +115,95 @@ def test_an_object_that_a_dicomweb_server_refuses_is_parked_and_its_study_goes_o
     assert box.states() == ["parked", "sent", "sent", "sent"]
     assert f"0x{reason:04X}" in box.row(poison)["error"]
     assert box.issues() == {"DELIVERY_PARKED"}
+
+
+def stored_but(uid, answer):
+    """Every object is stored but the one of this UID, which is answered so."""
+    return lambda got: answer if uid in got.body else stored(got)
+
+
+def nothing_of_ours(status):
+    """An answer of DICOMweb that names another object than ours, stored and failed."""
+    item = {"00081155": {"vr": "UI", "Value": ["2.25.1"]}, "00081197": {"vr": "US", "Value": [0xA700]}}
+    return status, {}, json.dumps({tag: {"vr": "SQ", "Value": [item]} for tag in ("00081198", "00081199")}).encode()
+
+
+@pytest.mark.req("R-DELIVER-07")
+@pytest.mark.parametrize(
+    "answer",
+    [(409, {}, b""), (409, {}, b"<html>Conflict</html>"), nothing_of_ours(409), (500, {}, b""), (503, {}, b"")],
+    ids=["409 alone", "409 with a page", "409 on another object", "500", "503"],
+)
+def test_an_object_that_a_server_fails_at_for_ever_is_parked_and_the_others_go_on(box, to, owe, answer):
+    poison, *_ = (owe("stow", study=1 + n // 2) for n in range(4))
+    with http_stub(stored_but(box.row(poison)["sop_instance_uid"].encode(), answer)) as stub:
+        stage = box.stage_to(to("stow", stub.port))
+        box.drain(stage)
+        stage.close()
+    assert box.states() == ["parked", "sent", "sent", "sent"]
+    assert box.issues() == {"DELIVERY_PARKED"}
+    assert box.row(poison)["attempt"] == POISON_AFTER
+    assert f"HTTP {answer[0]}" in box.row(poison)["error"]
+    assert f"so ended {POISON_AFTER} tries with this object" in box.row(poison)["error"]
+
+
+@pytest.mark.req("R-DELIVER-07")
+def test_an_object_that_is_refused_without_a_reason_is_parked_though_nothing_else_is_owed(box, to, owe):
+    one = owe("stow")
+    with http_stub(lambda _: (409, {}, b"")) as stub:
+        stage = box.stage_to(to("stow", stub.port))
+        box.drain(stage)
+        stage.close()
+    assert len(stub.got) == box.row(one)["attempt"] == POISON_AFTER
+    assert "DELIVERY_PARKED" in box.issues()
+
+
+@pytest.mark.req("R-DELIVER-07")
+def test_a_server_that_falters_and_then_fails_at_everything_for_a_day_parks_nothing(box, to, owe):
+    ids = [owe("stow", study=n + 1) for n in range(4)]
+    first = box.row(ids[0])["sop_instance_uid"].encode()
+    got_n = []
+
+    def answer(got):
+        # It falters at the first, stores the second, and then nothing any more.
+        got_n.append(first in got.body)
+        return stored(got) if len(got_n) == 2 else (503, {}, b"")
+
+    with http_stub(answer) as stub:
+        stage = box.stage_to(to("stow", stub.port))
+        for _ in range(200):
+            stage.step()
+            box.clock.advance(300)
+        stage.close()
+    assert box.states() == ["owed", "sent", "owed", "owed"]
+    assert box.row(ids[0])["attempt"] > POISON_AFTER
+    assert box.issues() == {"DESTINATION_UNREACHABLE"}
+
+
+@pytest.mark.req("R-DELIVER-07")
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("kind", ["stow", "webhook"])
+def test_a_server_that_fails_at_everything_for_days_parks_nothing_not_even_when_it_comes_back_by_halves(
+    box, to, owe, kind, status
+):
+    ids = [owe(kind, study=n + 1) for n in range(3)]
+    is_down, flaps = [True], []
+
+    def answer(got):
+        flaps.append(1)
+        return (status, {}, b"") if is_down or len(flaps) % 2 else stored(got)
+
+    with http_stub(answer) as stub:
+        stage = box.stage_to(to(kind, stub.port))
+        for _ in range(60):
+            stage.step()
+            box.clock.advance(300)
+        assert max(box.row(one)["attempt"] for one in ids) > POISON_AFTER
+        assert box.issues() == {"DESTINATION_UNREACHABLE"}
+        is_down.clear()
+        box.drain(stage)
+        stage.close()
+    assert box.states() == ["sent"] * 3
 
 
 @pytest.mark.parametrize(("kind", "status"), [("stow", 413), ("webhook", 410), ("webhook", 400)])
@@ -253,6 +344,35 @@ def test_a_server_that_closes_after_each_answer_is_called_anew_without_a_failure
     assert box.states() == ["sent"] * 4
     assert [box.row(n)["attempt"] for n in range(1, 5)] == [1] * 4
     assert stub.connections == 4
+
+
+@pytest.mark.parametrize("kind", ["stow", "webhook"])
+def test_a_step_never_takes_longer_than_it_says_though_every_wait_of_a_server_that_closes_ends_only_at_its_limit(
+    box, to, owe, kind, monkeypatch
+):
+    for _ in range(3):
+        owe(kind, study=box._count + 1)
+    connect_in_time, last = http.connect, STEP_S - 0.1
+
+    def slow_connect(who, host, port, timeout_s, tls):
+        box.clock.advance(30 + 2 * timeout_s)  # resolver, connection, handshake
+        return connect_in_time(who, host, port, timeout_s, tls)
+
+    def answer(got):
+        box.clock.advance(last if len(stub.got) == 1 else longest_store_s(2.0, len(got.body)))
+        status, headers, body = stored(got)
+        return status, {**headers, "Connection": "close"}, body
+
+    monkeypatch.setattr(http, "connect", slow_connect)
+    with http_stub(answer) as stub:
+        stage = box.stage_to(to(kind, stub.port))
+        began = box.clock.monotonic()
+        stage.step()
+        took_s = box.clock.monotonic() - began
+        stage.close()
+    assert box.states() == ["sent", "sent", "owed"]
+    assert took_s > 2 * 30, "the case is the worst one"
+    assert took_s <= stage.max_step_s
 
 
 # -- HL7 -------------------------------------------------------------------------------------------------------------

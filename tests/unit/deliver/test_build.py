@@ -18,6 +18,8 @@ from appliance.records import AnalysisResult, DeliveryKind, Outcome
 from appliance.report.request import ReportPackage
 from appliance.store.ending import OwedResult
 from appliance.store.jsonable import dump
+from appliance.store.notes import reject_refuted
+from appliance.store.reissue import reissue_for_review
 from engines.errors import ChildError
 
 PACKAGE = ReportPackage(
@@ -30,6 +32,7 @@ PACKAGE = ReportPackage(
     findings=(),
 )
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
+SR, NOTE = DeliveryKind.SR, DeliveryKind.REJECTION_NOTE
 
 
 class Child:
@@ -243,6 +246,79 @@ def test_an_object_that_this_version_cannot_make_is_said(store, clock, stage, ow
     assert [item.kind for item in deliveries(store, clock)] == [DeliveryKind.SR]
     (issue,) = store.issues.open()
     assert issue.detail["reason"] == "this version does not build original objects"
+
+
+@pytest.mark.req("R-RESULT-10")
+def test_note_about_what_holds_no_longer_is_built_although_the_images_have_left_the_box(
+    store, clock, stage, child, owed_report
+):
+    owed_report(kinds=(DeliveryKind.SR, DeliveryKind.SEG, DeliveryKind.REJECTION_NOTE))
+    stage.step()
+    (seg,) = [item for item in deliveries(store, clock) if item.kind is DeliveryKind.SEG]
+    for item in deliveries(store, clock):
+        store.deliveries.sent(item.id, 0)
+    (again,) = store.analyses.route(1, (1,), (plan_for(1),), (), lambda *_: ())
+    store.analyses.finish(again, AnalysisResult(outcome=Outcome.NOTHING_FLAGGED), ())
+    with store.db.write() as tx:
+        tx.execute("UPDATE version SET removed_at = ?", (tx.at,))
+    asked = []
+    stage._run_child = lambda module, document, limits: (
+        asked.extend(document["jobs"]) or child(module, document, limits)
+    )
+    stage.step()
+    (job,) = asked
+    assert [one["sop_instance_uid"] for one in job["rejected"]] == [seg.sop_instance_uid]
+    assert (job["images"], job["identity"]["patient_name"]) == ((), "Doe^Jane")
+    (note,) = deliveries(store, clock)
+    assert (note.kind, note.sop_class_uid) == (DeliveryKind.REJECTION_NOTE, "1.2.840.10008.5.1.4.1.1.88.59")
+    (issue,) = store.issues.open()
+    assert (issue.subject, "images removed" in issue.detail["reason"]) == (f"sr of analysis {again}", True)
+    assert not stage.step()
+
+
+@pytest.mark.req("R-RESULT-10")
+@pytest.mark.parametrize("why", ["nothing is wrong", "images gone", "child dies"])
+def test_note_is_built_although_a_report_of_the_same_analysis_cannot_be(store, clock, stage, child, owed_report, why):
+    """As after a radiologist has refuted a finding whose images have left the box."""
+    analysis, _ = owed_report(kinds=(SR, DeliveryKind.SEG, NOTE))
+    stage.step()
+    for item in deliveries(store, clock):
+        store.deliveries.sent(item.id, 0)
+    sr, seg = store.db.all("SELECT * FROM delivery ORDER BY kind = 'seg'")
+    with store.db.write() as tx:
+        reissue_for_review(tx, [sr], 1, 1)
+        reject_refuted(tx, [seg])
+        if why == "images gone":
+            tx.execute("UPDATE version SET removed_at = ?", (tx.at,))
+    (report,) = store.db.all("SELECT * FROM delivery WHERE kind = 'sr' AND state = 'held'")
+    child.dies_on = {report["sop_instance_uid"]} if why == "child dies" else set()
+    for _ in range(1 + MAX_TRIES):
+        stage.step()
+    built = [SR, NOTE] if why == "nothing is wrong" else [NOTE]
+    assert [one.kind for one in deliveries(store, clock)] == built, "what takes its place goes first"
+    failed = [] if why == "nothing is wrong" else [f"sr of analysis {analysis}"]
+    assert [issue.subject for issue in store.issues.open()] == failed
+    assert not stage.step()
+
+
+@pytest.mark.req("R-RESULT-10")
+def test_note_that_cannot_be_built_ends_as_an_issue_and_keeps_no_result_back(store, clock, stage, child, owed_report):
+    analysis, _ = owed_report(kinds=(SR, DeliveryKind.SEG, NOTE))
+    stage.step()
+    for item in deliveries(store, clock):
+        store.deliveries.sent(item.id, 0)
+    sr, seg = store.db.all("SELECT * FROM delivery ORDER BY kind = 'seg'")
+    with store.db.write() as tx:
+        reject_refuted(tx, [seg])
+    child.dies_on = {row["sop_instance_uid"] for row in store.db.all("SELECT * FROM delivery WHERE state = 'held'")}
+    for _ in range(MAX_TRIES):
+        stage.step()
+    assert not stage.step()
+    with store.db.write() as tx:
+        reissue_for_review(tx, [sr], 1, 1)
+    stage.step()
+    assert [one.kind for one in deliveries(store, clock)] == [SR]
+    assert [issue.subject for issue in store.issues.open()] == [f"rejection_note of analysis {analysis}"]
 
 
 def test_a_full_disk_loses_no_report(store, clock, stage, monkeypatch, owed_report):

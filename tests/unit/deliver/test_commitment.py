@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+import struct
+import threading
+import time
 
 import pytest
-from custody_kit import CommittingPacs, report
-from deliver_kit import running_box
+from custody_kit import INSTANCE, CommittingPacs, report
+from deliver_kit import accept_all, pdu, read_message, read_pdu, running_box, scripted_peer
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from appliance.config import DicomDestination
 from appliance.deliver.commitment import ISSUE_AFTER_S, MOST, QUIET_S, CommitmentStage
+from appliance.dicom import commands
+from appliance.dicom.commitment import read_request
+from appliance.dicom.message import read_data_set
 
 pytestmark = [
     pytest.mark.fault("T28"),
@@ -23,10 +31,22 @@ def box(tmp_path):
         yield running
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Nobody waits for a report on the same association ..."""
+    _wait(monkeypatch, 0.1)
+
+
 @pytest.fixture
-def patient(monkeypatch):
-    """A report on the same association is waited for, however slow this machine is."""
-    monkeypatch.setattr("appliance.deliver.commitment.SAME_ASSOCIATION_S", 30.0)
+def patient(monkeypatch, impatient):
+    """... but where it comes there, however slow this machine is."""
+    _wait(monkeypatch, 30.0)
+
+
+def _wait(monkeypatch, seconds):
+    monkeypatch.setattr("appliance.deliver.commitment._LOOK_S", min(seconds, 0.1))
+    for name in ("SAME_ASSOCIATION_S", "BUSY_ASSOCIATION_S"):
+        monkeypatch.setattr(f"appliance.deliver.commitment.{name}", seconds)
 
 
 def stage(box, port, **settings):
@@ -98,6 +118,131 @@ def test_a_report_on_the_same_association_counts(box):
     assert committed(box) == [True, False]
     assert box.row(ids[1])["commit_reason"] == 0x0213
     assert box.row(ids[1])["state"] == "sent"
+
+
+IMPLICIT = "1.2.840.10008.1.2"
+CLASS = "1.2.840.10008.1.20.1"
+
+
+def message(command_set, data=b""):
+    """A message in PDUs of its own, on the first context."""
+    parts = [(command_set, 3), *([(data, 2)] if data else [])]
+    return b"".join(pdu(4, struct.pack(">LBB", len(part) + 2, 1, flags) + part) for part, flags in parts)
+
+
+def event(ds, number=77):
+    """An N-EVENT-REPORT-RQ that all were committed."""
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, True
+    write_dataset(stream, ds)
+    head = commands.encode_request(commands.N_EVENT_REPORT_RQ, number, CLASS, INSTANCE, type_id=1, has_data_set=True)
+    return message(head, stream.getvalue())
+
+
+def asked(connection):
+    """Take association and N-ACTION: the request, the transaction UID and the UIDs of the objects."""
+    connection.sendall(accept_all(read_pdu(connection)[1]))
+    command_set, data = read_message(connection)
+    wanted = read_request(read_data_set(data, IMPLICIT))
+    return commands.parse_request(command_set), wanted.transaction_uid, list(wanted.wanted)
+
+
+def answer_of(connection):
+    """Number and status of our answer to an N-EVENT-REPORT."""
+    kind, body = read_pdu(connection)
+    assert kind == 4
+    elements = commands.decode_command_set(body[6:])
+    assert commands.number(elements, commands.COMMAND_FIELD) == commands.N_EVENT_REPORT_RQ | commands.RESPONSE
+    return commands.number(elements, commands.ANSWERED_ID), commands.number(elements, commands.STATUS)
+
+
+@pytest.mark.req("R-CUSTODY-04")
+def test_a_report_before_the_answer_to_the_request_counts_and_the_answer_is_waited_for(box):
+    _, uids = sent(box, 2)
+    box.clock.advance(QUIET_S)
+    answered, ends = [], []
+
+    def script(connection, _number):
+        request, transaction, uids = asked(connection)
+        for number, ds in enumerate((report("9.9.9", uids), report(transaction, uids)), 7):
+            connection.sendall(event(ds, number))
+            answered.append(answer_of(connection))
+        connection.sendall(message(commands.encode_response(request, 0)))
+        ends.append(read_pdu(connection)[0])
+
+    with scripted_peer(script) as port:
+        asking = stage(box, port)
+        asking.step()
+        asking.step()
+    assert answered == [(7, 0), (8, 0)]
+    assert ends == [5], "the association is released, not aborted, and not asked again"
+    assert committed(box) == [True, True]
+    assert kinds(box)[-2:] == ["commitment_answered", "commitment_asked"]
+    assert uids
+
+
+@pytest.mark.req("R-CUSTODY-04")
+def test_a_pacs_that_reports_and_never_answers_the_request_is_given_up_in_time_and_its_report_counts(box):
+    sent(box, 1)
+    box.clock.advance(QUIET_S)
+
+    def script(connection, _number):
+        _, transaction, uids = asked(connection)
+        kind = 4
+        while kind == 4:
+            connection.sendall(event(report(transaction, uids)))
+            kind, _ = read_pdu(connection)
+            time.sleep(0.02)
+
+    with scripted_peer(script) as port:
+        begin = time.monotonic()
+        stage(box, port, timeout_s=0.5).step()
+        assert time.monotonic() - begin < 5
+    assert committed(box) == [True]
+    assert kinds(box)[-1] == "commitment_not_asked"
+
+
+@pytest.mark.req("R-CUSTODY-04")
+@pytest.mark.usefixtures("patient")
+def test_a_report_on_the_same_association_may_come_late(box):
+    sent(box, 1)
+    box.clock.advance(QUIET_S)
+
+    def script(connection, _number):
+        request, transaction, uids = asked(connection)
+        connection.sendall(message(commands.encode_response(request, 0)))
+        time.sleep(1.2)
+        connection.sendall(event(report(transaction, uids)))
+        assert answer_of(connection) == (77, 0)
+        read_pdu(connection)
+
+    with scripted_peer(script) as port:
+        stage(box, port).step()
+    assert committed(box) == [True]
+
+
+@pytest.mark.req("R-CUSTODY-04")
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("how", ["called back", "more to ask", "stop"])
+def test_the_wait_for_a_report_ends_once_it_came_elsewhere_or_something_else_is_to_be_done(box, monkeypatch, how):
+    monkeypatch.setattr("appliance.deliver.commitment.BUSY_ASSOCIATION_S", 0.1)
+    _, uids = sent(box, 1)
+    box.clock.advance(QUIET_S)
+    with CommittingPacs() as pacs:
+        asking = stage(box, pacs.port)
+        waiting = threading.Thread(target=asking.step)
+        waiting.start()
+        ((transaction, _),) = pacs.requests.wait(1)
+        assert waiting.is_alive()
+        if how == "called back":
+            box.store.commitments.answered(transaction, uids, {})
+        elif how == "more to ask":
+            sent(box, 1)
+            box.clock.advance(QUIET_S)
+        else:
+            asking.interrupt()
+        waiting.join(10)
+        assert not waiting.is_alive()
 
 
 def test_what_the_pacs_has_lost_is_sent_again_and_a_late_answer_spares_the_sending(box):

@@ -9,7 +9,7 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind, StorageCommitm
 from scp_kit import encode
 
 from appliance.deliver.dicom_scu import Association, Peer
-from appliance.deliver.retry import AssociationLost, ContextRefused
+from appliance.deliver.retry import AssociationLost, ContextRefused, QueryRefused
 from appliance.dicom import commands
 
 #: pynetdicom leaves the socket of an association that its peer aborted to the collector.
@@ -78,10 +78,14 @@ def test_more_matches_than_anybody_asked_for_end_the_query(ris):
         associate(port, WORKLIST).find(WORKLIST, encode(item(7)), most=10)
 
 
-def test_a_query_that_fails_is_no_query_without_matches(ris):
-    port, _ = ris(1, end=0xA700)
-    with pytest.raises(AssociationLost, match="0xA700"):
-        associate(port, WORKLIST).find(WORKLIST, encode(item(7)), most=10)
+def test_a_query_that_fails_is_no_query_without_matches_and_the_next_may_follow(ris):
+    port, asked = ris(1, end=0xA700)
+    association = associate(port, WORKLIST)
+    for _ in range(2):
+        with pytest.raises(QueryRefused, match="0xA700"):
+            association.find(WORKLIST, encode(item(7)), most=10)
+    association.release()
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("status", [0x0000, 0x0110])

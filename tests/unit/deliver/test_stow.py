@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.deliver.http import Reply
-from appliance.deliver.retry import Verdict
+from appliance.deliver.retry import Fault, Verdict
 from appliance.deliver.stow import judge_stow
 
 UID = "2.25.77"
@@ -66,6 +66,27 @@ def test_answers(status, body, verdict, words):
     judgement = judge_stow(Reply(status=status, body=body), UID)
     assert judgement.verdict is verdict
     assert words in judgement.words
+
+
+@pytest.mark.req("R-DELIVER-07")
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (409, b"", Fault.OBJECT),
+        (409, answer(stored="2.25.1"), Fault.OBJECT),
+        (202, answer(failed=(UID, None)), Fault.OBJECT),
+        (202, answer(failed=(UID, 0xB000)), Fault.OBJECT),
+        (202, answer(failed=(UID, 0x0110)), Fault.EITHER),
+        (202, b"", Fault.EITHER),
+        (500, b"", Fault.EITHER),
+        (507, b"", Fault.EITHER),
+        (202, answer(failed=(UID, 0xA700)), Fault.DESTINATION),
+        (429, b"", Fault.DESTINATION),
+    ],
+)
+def test_what_is_tried_again_says_whose_fault_it_may_be(status, body, fault):
+    judgement = judge_stow(Reply(status=status, body=body), UID)
+    assert (judgement.verdict, judgement.fault) == (Verdict.RETRY, fault)
 
 
 def test_a_correction_that_the_server_has_in_an_earlier_version_is_parked():

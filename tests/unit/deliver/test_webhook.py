@@ -32,6 +32,21 @@ def test_of_the_patient_no_more_is_told_than_study_and_accession_number(statemen
         assert secret.encode() not in body
 
 
+def test_of_a_review_its_decision_is_told_and_neither_the_persons_name_nor_their_words(statement):
+    words = [
+        "Rejected by Li Wei (radiologist), 2026-11-22 10:00, version 2. Beam hardening of Mr Wang",
+        "Blood: absent.",
+    ]
+    review = {"version": 2, "decision": "disagree", "signed_at": "2026-11-22T10:00:00+00:00", "words": words}
+    summary = " ".join([*words, statement["summary"]])
+    body = body_of({**statement, "summary": summary, "review": {**review, "reviewer": "Li Wei", "note": "Mr Wang"}})
+    data = json.loads(body)["data"]
+    assert data["summary"] == json.loads(body_of(statement))["data"]["summary"] == statement["summary"]
+    assert (data["review"]["decision"], data["review"]["version"]) == ("disagree", 2)
+    for secret in (b"Wei", b"Wang"):
+        assert secret not in body
+
+
 def test_a_result_that_is_sent_again_bears_the_same_id_and_no_uid():
     assert message_id("2.25.5") == message_id("2.25.5") != message_id("2.25.6")
     assert "2.25" not in message_id("2.25.5")

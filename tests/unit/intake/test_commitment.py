@@ -9,6 +9,7 @@ import pytest
 from custody_kit import INSTANCE, AskingScanner, item, report
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from tls_kit import Authority, server_side
 
 from appliance.config import Config
 from appliance.deliver.commitment_report import ISSUE_AFTER, CommitmentReportStage
@@ -233,8 +234,12 @@ def test_a_destination_may_call_back_under_the_title_that_we_called_it_with_and_
     assert peers_of(changed.model_copy(update={"sources": (both,)})).resolve("PACS", "BOX", "10.9.9.9").name == "CT-1"
 
 
-def stage(store, clock, port):
+def stage(store, clock, port, **of_source):
     made = config(port)
+    if of_source:
+        document = made.model_dump()
+        document["sources"][0].update(of_source)
+        made = Config.model_validate(document)
     return CommitmentReportStage(made.sources[0], made, store.commitment_requests, clock, rng=random.Random(1))
 
 
@@ -262,6 +267,31 @@ def test_a_scanner_that_takes_no_report_is_told_for_ever_and_after_a_day_a_perso
     assert store.issues.open() == []
     assert store.commitment_requests.open() == []
     assert scanner.reports.rows[-1]["calling"] == "MYBOX"
+
+
+@pytest.mark.req("R-CUSTODY-03", "R-DELIVER-04")
+def test_a_scanner_that_listens_with_tls_gets_its_report_with_a_certificate_of_ours_and_no_other_way(
+    store, clock, service, images, tmp_path
+):
+    (uid,) = images()
+    set_delivery(store, uid, state="sent", committed_at="2026-01-01T00:00:00.000000Z")
+    service.requested(peer(), action(), wanted(uid))
+    hospital, stranger = Authority(tmp_path, "hospital"), Authority(tmp_path, "stranger", number=1)
+    ours = hospital.issue("box", tag="-ours")
+    certificate = {"certificate_path": ours.certificate, "key_path": ours.key}
+    context = server_side(hospital.issue("scanner"), client_ca=hospital.path)
+    with AskingScanner(tls=context) as scanner:
+        for tls, words in (
+            (None, ""),
+            ({"ca_path": stranger.path, **certificate}, "signed by another CA"),
+            ({"ca_path": hospital.path}, "certificate"),
+        ):
+            stage(store, clock, scanner.port, commitment_tls=tls).step()
+            assert words in store.commitment_requests.open()[0].last_error
+            assert scanner.reports.rows == []
+        stage(store, clock, scanner.port, commitment_tls={"ca_path": hospital.path, **certificate}).step()
+        assert scanner.reports.rows[0]["committed"] == {uid}
+    assert store.commitment_requests.open() == []
 
 
 def test_a_scanner_that_is_switched_off_gets_its_report_when_it_is_back(store, clock, service, images):

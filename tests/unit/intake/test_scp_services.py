@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
@@ -97,6 +99,60 @@ def test_a_data_set_that_cannot_be_read_is_an_invalid_argument(box, data):
             peer.send(pdu)
         assert peer.status() == commands.INVALID_ARGUMENT
     assert box.commit.asked == []
+
+
+#: One element as large as a request may nearly be.
+_LARGE = b"\x09\x00\x01\x10" + (7 << 20).to_bytes(4, "little") + bytes(7 << 20)
+
+
+def begin(box, stack, data):
+    """A peer that has sent all of a request but its last PDU, which is returned with it."""
+    peer = stack.enter_context(RawPeer(box.port))
+    peer.associate((StorageCommitmentPushModel, "1.2.840.10008.1.2"))
+    request = commands.encode_request(
+        commands.N_ACTION_RQ, 1, StorageCommitmentPushModel, INSTANCE, type_id=1, has_data_set=True
+    )
+    peer.send(data_pdu(1, request, command=True))
+    *most, last = data_pdus(1, data, 16_000)
+    for pdu in most:
+        peer.send(pdu)
+    return peer, last
+
+
+def end(peer, last):
+    peer.send(last)
+    return peer.status()
+
+
+@pytest.mark.req("R-CUSTODY-05")
+def test_what_all_peers_together_send_to_services_takes_no_more_memory_than_four_of_the_largest(box, wait_until):
+    budget = box.scp.parts.budget
+    free = budget._free
+    with contextlib.ExitStack() as stack:
+        first = [begin(box, stack, _LARGE) for _ in range(4)]
+        wait_until(lambda: free - budget._free >= 4 * (len(_LARGE) - 16_000))
+        late = begin(box, stack, _LARGE)
+        assert end(*late) == commands.RESOURCE_LIMITATION
+        assert free - budget._free <= 4 * len(_LARGE)
+        assert "others had the memory" in box.sink.refusals[-1].message
+        assert [end(*one) for one in first[:2]] == [0, 0]
+        again = begin(box, stack, _LARGE)
+        assert end(*again) == 0, "what was refused may be asked again"
+        for peer, _ in first[2:]:
+            peer.sock.close()  # in the middle of their data sets
+        wait_until(lambda: budget._free == free)
+    assert len(box.commit.asked) == 3
+
+
+@pytest.mark.req("R-CUSTODY-05")
+def test_a_request_that_is_too_large_gives_its_memory_back_while_it_still_comes(box, wait_until):
+    budget = box.scp.parts.budget
+    free = budget._free
+    with contextlib.ExitStack() as stack:
+        peer, last = begin(box, stack, 3 * _LARGE)
+        wait_until(lambda: budget._free == free)
+        assert end(peer, last) == commands.PROCESSING_FAILURE
+    assert budget._free == free
 
 
 def test_the_store_is_told_on_which_associations_images_may_come(box):

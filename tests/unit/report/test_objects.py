@@ -405,6 +405,21 @@ def test_an_image_with_text_in_its_pixels_gives_no_capture_and_the_other_objects
 
 
 @pytest.mark.req("R-REPORT-05")
+@pytest.mark.parametrize(("second", "written"), [("YES", "refused"), ("", None), ("NO", "NO")])
+def test_where_no_finding_says_which_image_its_picture_shows_every_image_counts(
+    analysed, make_xray, make_finding, second, written
+):
+    told = {"frontal": "NO", "lateral": second}
+    files = [path for name in told for path in make_xray(name, values={"BurnedInAnnotation": told[name]})]
+    assert len(set(uids_of(files))) == 2
+    requests = analysed(files, findings=(make_finding(key_instances=()),), kinds=[SC])
+    if written == "refused":
+        assert set(refusals(requests)) == {"sc"}
+    else:
+        assert report_kit.built(requests)[SC].get("BurnedInAnnotation") == written
+
+
+@pytest.mark.req("R-REPORT-05")
 @pytest.mark.parametrize(("told", "written"), [("NO", "NO"), ("", None)])
 def test_no_capture_promises_more_of_text_in_its_pixels_than_the_scanner(analysed, make_xray, told, written):
     files = make_xray("unsaid", values={"BurnedInAnnotation": told})

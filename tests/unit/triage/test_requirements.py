@@ -105,7 +105,7 @@ class Link:
     def drop(self, series_key):
         pass
 
-    def finish(self, analysis_id, package, inputs, *, limit_s, study=""):
+    def finish(self, analysis_id, package, inputs, *, limit_s, study="", operating_points=None):
         self.asked.append(package)
         (asked,) = [one for one in self.packages if package.startswith(one.name)]
         findings = tuple(Scored(id=f.id, score=1.0 if f.id in self.high else 0.0) for f in asked.manifest.findings)

@@ -38,9 +38,10 @@ class FakeLink:
     def serve(self, loads):
         self.loads = {load.package: load for load in loads}
 
-    def finish(self, analysis_id, package, inputs, *, limit_s, study=""):
+    def finish(self, analysis_id, package, inputs, *, limit_s, study="", operating_points=None):
         assert package in self.loads, f"{package} is not loaded"
         self.asked.append(package)
+        self.points = dict(operating_points)
         self.meanwhile()
         score = Scored(id="bright-blob", score=self.scores.get(package, 0.0))
         return Result(
@@ -219,6 +220,7 @@ def test_other_operating_point_counts_for_later_analyses_only(box, arrive):
     box.step()
     assert box.outcome(before) == (Outcome.NOTHING_FLAGGED, None)
     assert box.outcome(after) == (Outcome.FINDING, None)
+    assert box.link.points == {"bright-blob": "sensitive"}, "the worker outlines what this point flags"
 
 
 @pytest.mark.parametrize(("body_part", "roles"), [("KNEE", ["silent"]), ("CHEST", ["live", "silent"])])

@@ -207,16 +207,16 @@ def test_a_file_that_is_no_image_cannot_be_decoded(xray, tmp_path):
     assert caught.value.reason is Reason.CANNOT_DECODE
 
 
-def drawn(pipeline, path, spool_root, kind="xray"):
+def drawn(pipeline, path, spool_root, kind="xray", score=1.0, **picked):
     Spool(spool_root, reserve_bytes=0)
     piece = decode_and_prepare(path, kind, [pipeline])
     uid = piece.header.sop_instance_uid
     output = ModelOutput(
-        scores={"bright": 1.0},
+        scores={"bright": score},
         key_slices={"bright": (uid,)},
         regions=(Region(slice_id=uid, kind="box", points=((40.0, 40.0), (80.0, 80.0)), finding="bright"),),
     )
-    (relative,) = draw_key_pictures(output, [piece], pipeline, spool_root)
+    (relative,) = draw_key_pictures(output, [piece], pipeline, spool_root, **picked)
     assert Spool(spool_root, reserve_bytes=0).path(relative).is_file()
     return cv2.imread(str(spool_root / relative), cv2.IMREAD_UNCHANGED)
 
@@ -229,6 +229,15 @@ def test_a_region_is_outlined_for_detection_and_never_for_triage(open_pipeline, 
     assert coloured.min() >= 34
     assert coloured.max() <= 86
     assert np.ptp(outlined[45:75, 45:75], axis=2).max() == 0, "the region itself is not painted over"
+
+
+@pytest.mark.req("R-REPORT-05")
+def test_what_the_sites_operating_point_does_not_flag_is_not_outlined(open_pipeline, tmp_path):
+    detection, path = open_pipeline("xray", intended_use="detection"), xray_file(tmp_path, 0.5)
+    assert drawn(detection, path, tmp_path / "s1", score=0.4).ndim == 2
+    picked = {"operating_points": {"bright": "sensitive"}}
+    assert drawn(detection, path, tmp_path / "s2", score=0.4, **picked).ndim == 3
+    assert drawn(detection, path, tmp_path / "s3", score=0.2, **picked).ndim == 2
 
 
 def test_a_head_slice_is_shown_in_the_brain_window(ct, tmp_path):

@@ -27,7 +27,7 @@ sock.connect(sys.argv[1])
 def msg(**fields):
     body = json.dumps(fields).encode()
     return struct.pack(">I", len(body)) + body
-def hello(protocol=1):
+def hello(protocol=2):
     return msg(type="hello", protocol=protocol, pid=1)
 def loaded(package="p"):
     return msg(type="loaded", package=package, digest="d", engine_digest="e", backend="b", precision="fp32", ms=1.0)
