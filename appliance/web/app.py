@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,37 +17,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from appliance.errors import ApplianceError, ConflictError, NotFoundError
-from appliance.web.guard import Guard
-from appliance.web.i18n import LOCALES
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from appliance.web.access import Access, Guarded, wants_page
+from appliance.web.guard import Guard, Rules
+from appliance.web.pages import Pages
+from appliance.web.pool import Pool
 
 #: No form of ours is larger.
 MAX_BODY_BYTES = 16 * 1024
-LANGUAGE_COOKIE = "scanside_lang"
-
-
-class Pool:
-    """Two threads for what blocks, off the event loop; more would only wait for one another at the database."""
-
-    def __init__(self) -> None:
-        """Make the threads when they are first needed."""
-        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="web-db")
-
-    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking work off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **kwargs))
-
-    def close(self) -> None:
-        """Wait for running work and end the threads."""
-        self._executor.shutdown()
 
 
 def make_app(
     routes: Sequence[BaseRoute],
     pool: Pool,
     *,
+    access: Access,
+    pages: Pages,
+    rules: Rules,
     on_start: Callable[[], None],
     on_stop: Callable[[], None],
     on_end: Callable[[], None],
@@ -56,12 +40,21 @@ def make_app(
     """An application with everything that all pages share.
 
     Args:
-        routes: Pages, acts and assets.
+        routes: Pages, acts and assets; each says who may.
         pool: Closed when the server has stopped.
+        access: Knows who asks.
+        pages: Draws the pages of errors.
+        rules: What holds for every request and answer.
         on_start: Called in the event loop before the first request.
         on_stop: Called in the event loop when the server begins to stop; must make endless streams end.
         on_end: Called off the event loop when the last request is done; may block.
+
+    Raises:
+        ValueError: An address does not say who may: a mistake of ours.
     """
+    open_to_all = [route for route in routes if not isinstance(route, Guarded)]
+    if open_to_all:
+        raise ValueError(f"{open_to_all[0]} does not say which roles have it; make it Guarded")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -72,25 +65,36 @@ def make_app(
 
     app = Starlette(
         routes=list(routes),
-        middleware=[Middleware(Guard)],
+        middleware=[Middleware(Guard, rules=rules)],
         lifespan=lifespan,
         exception_handlers={ApplianceError: _expected, HTTPException: _http},
     )
+    # What is not an address is not there: no answer tells that another spelling would be.
+    app.router.redirect_slashes = False
     app.state.on_stop = [on_stop]
+    app.state.access = access
+    app.state.pages = pages
+    app.state.rules = rules
     return app
 
 
-def locale_of(request: Request, default: str) -> str:
-    """The locale of this reader: ``?lang=``, else the cookie of an earlier choice, else the site's."""
-    for name in (request.query_params.get("lang"), request.cookies.get(LANGUAGE_COOKIE)):
-        if name in LOCALES:
-            return str(name)
-    return default
+#: The fields of a form; ``getlist`` gives all of one name.
+Form = ImmutableMultiDict[str, str]
 
 
-def remember_locale(response: Response, locale: str) -> None:
-    """Keep the reader's choice for a year."""
-    response.set_cookie(LANGUAGE_COOKIE, locale, max_age=31_536_000, httponly=True, samesite="strict")
+async def read_form(request: Request) -> Form:
+    """The fields of a form, those left empty too.
+
+    Raises:
+        HTTPException: 413 over ``MAX_BODY_BYTES``, 415 for another type.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "send a form")
+    text = (await _body(request)).decode("utf-8", "replace")
+    try:
+        return Form(parse_qsl(text, keep_blank_values=True, max_num_fields=500))
+    except ValueError as error:
+        raise HTTPException(400, "the form has too many fields") from error
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -101,13 +105,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "send application/json")
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     try:
-        value = json.loads(body)
+        value = json.loads(await _body(request))
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -115,11 +114,29 @@ async def read_json(request: Request) -> dict[str, Any]:
     return value
 
 
-def _expected(_: Request, error: Exception) -> Response:
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    return body
+
+
+def _expected(request: Request, error: Exception) -> Response:
     status = 404 if isinstance(error, NotFoundError) else 409 if isinstance(error, ConflictError) else 503
-    return JSONResponse({"error": str(error)}, status_code=status)
+    return _trouble(request, status, str(error))
 
 
-def _http(_: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+    answer = _trouble(request, error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _trouble(request: Request, status: int, detail: str) -> Response:
+    if wants_page(request):
+        pages: Pages = request.app.state.pages
+        return pages.trouble(request, status, detail)
+    return JSONResponse({"error": detail}, status_code=status)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+
+from appliance.web.access import ANYBODY, Guarded
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
@@ -39,9 +40,9 @@ class Assets:
         self._files[name]
         return f"/assets/{self.build}/{name}"
 
-    def route(self) -> Route:
+    def route(self) -> Guarded:
         """The route that serves them."""
-        return Route("/assets/{build}/{name:path}", self._serve, methods=["GET"])
+        return Guarded("/assets/{build}/{name:path}", self._serve, roles=ANYBODY)
 
     async def _serve(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -1,7 +1,8 @@
 """What holds for every answer and every act: who may ask, what a page may load, and that the page itself is ours.
 
 - The Host header must be a name of this machine, so that no foreign name can be bound to our address (DNS rebinding).
-- An act (POST) must come from a page of this very origin and carry the token of its cookie (double submit).
+- An act (POST) must come from a page of this very origin and carry the token of its cookie (double submit), in a
+  header or in the form's field ``csrf``. A program that proves itself by ``Authorization`` has no cookie to abuse.
 - Every answer carries a strict content security policy: nothing from elsewhere, nothing inline.
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,31 +22,58 @@ COOKIE = "scanside_csrf"
 #: The header that carries the token; a foreign page cannot set it without our consent (CORS).
 HEADER = "X-CSRF-Token"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+#: A form is small; files come by another way.
+_MAX_FORM_BYTES = 64 * 1024
 _SAFE = frozenset({"GET", "HEAD"})
 _TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
-    "media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
-)
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: under that, browsers send the forms of our own pages with "Origin: null".
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "font-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors "
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a site may set of it.
+
+    Attributes:
+        hosts: Names, without port, that the server answers to.
+        secure: Whether it speaks TLS.
+        frames: Origins whose pages may show ours in a frame; none by default.
+    """
+
+    hosts: frozenset[str] = LOOPBACK_NAMES
+    secure: bool = False
+    frames: tuple[str, ...] = ()
+
+    def headers(self) -> dict[str, str]:
+        """Headers of every answer."""
+        out = {**HEADERS, "Content-Security-Policy": _POLICY + (" ".join(self.frames) or "'none'")}
+        if not self.frames:
+            out["X-Frame-Options"] = "DENY"
+        if self.secure:
+            out["Strict-Transport-Security"] = "max-age=31536000"
+        return out
 
 
 class Guard:
     """ASGI middleware. Puts the page's token into ``request.state.csrf``; never buffers, so streams pass."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] = LOOPBACK_NAMES) -> None:
-        """Guard ``app``; ``hosts`` are the names, without port, that it answers to."""
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        """Guard ``app``."""
         self._app = app
-        self._hosts = hosts
+        self._rules = rules
+        self._headers = rules.headers()
+        self._cookie = f"__Host-{COOKIE}" if rules.secure else COOKIE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -51,19 +81,26 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        token = _cookie_token(headers)
+        token = self._cookie_token(headers)
         new_token = "" if token else secrets.token_urlsafe(24)
-        refusal = self._refusal(scope["method"], headers, token)
+        refusal = self._refusal(scope["method"], headers)
+        if refusal is None and scope["method"] not in _SAFE and not _is_program(headers):
+            given = headers.get(HEADER, "")
+            if not given and _is_form(headers):
+                given, receive = await _form_token(receive)
+            if not token or not hmac.compare_digest(given.encode(), token.encode()):
+                refusal = 403, "the page's token is missing or old; reload the page and try again"
         scope.setdefault("state", {})["csrf"] = token or new_token
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 out = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self._headers.items():
                     out[name] = value
                 out.setdefault("Cache-Control", "no-store")
                 if new_token and refusal is None:
-                    out.append("Set-Cookie", f"{COOKIE}={new_token}; Path=/; HttpOnly; SameSite=Strict")
+                    secure = "; Secure" if self._rules.secure else ""
+                    out.append("Set-Cookie", f"{self._cookie}={new_token}; Path=/; HttpOnly; SameSite=Strict{secure}")
             await send(message)
 
         if refusal is not None:
@@ -72,35 +109,61 @@ class Guard:
             return
         await self._app(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers, token: str) -> tuple[int, str] | None:
+    def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if _without_port(host) not in self._hosts:
-            return 421, "this server answers only to the name of this machine; open http://127.0.0.1 with its port"
+        if _without_port(host) not in self._rules.hosts:
+            return 421, "this server answers only to its own names; open it by one of screen.names"
         if method in _SAFE:
             return None
         if method != "POST":
             return 405, "only GET, HEAD and POST are understood"
-        if headers.get("origin") != f"http://{host}":
+        if _is_program(headers):
+            return None
+        if headers.get("origin") != f"{'https' if self._rules.secure else 'http'}://{host}":
             return 403, "the request does not come from a page of this server; reload the page and try again"
-        if not token or not hmac.compare_digest(headers.get(HEADER, ""), token):
-            return 403, "the page's token is missing or old; reload the page and try again"
         return None
+
+    def _cookie_token(self, headers: Headers) -> str:
+        try:
+            morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
+        except CookieError:
+            return ""
+        token = morsel.value if morsel else ""
+        # It comes back into a page: nothing but what we make ourselves.
+        return token if len(token) == 32 and _TOKEN_CHARACTERS.issuperset(token) else ""
+
+
+def _is_program(headers: Headers) -> bool:
+    """Whether a token proves the caller: no page of elsewhere can set that header, and no cookie is heeded then."""
+    return headers.get("authorization", "").lower().startswith("bearer ")
+
+
+def _is_form(headers: Headers) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded"
+
+
+async def _form_token(receive: Receive) -> tuple[str, Receive]:
+    """The field ``csrf`` of a small form, and the body again for who comes after."""
+    parts: list[bytes] = []
+    more = True
+    while more and sum(map(len, parts)) <= _MAX_FORM_BYTES:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    body = b"".join(parts)
+    fields = parse_qs(body[:_MAX_FORM_BYTES].decode("utf-8", "replace"))
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": more}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return fields.get("csrf", [""])[0], again
 
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[: host.find("]") + 1].lower()
     return host.partition(":")[0].lower()
-
-
-def _cookie_token(headers: Headers) -> str:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    token = morsel.value if morsel else ""
-    # It comes back into a page: nothing but what we make ourselves.
-    return token if len(token) == 32 and _TOKEN_CHARACTERS.issuperset(token) else ""
 
 
 async def _answer(send: Send, status: int, why: str) -> None:

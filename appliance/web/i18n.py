@@ -27,6 +27,11 @@ def language_of(locale: str) -> str:
     return "zh_Hans" if locale.startswith("zh") else "en"
 
 
+def language_tag(locale: str) -> str:
+    """The BCP 47 tag of a locale."""
+    return LOCALES[locale][0]
+
+
 class Catalogues:
     """The translations of every locale."""
 

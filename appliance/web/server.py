@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +12,7 @@ from contextlib import closing
 import uvicorn
 from starlette.applications import Starlette
 
+from appliance.config import is_loopback
 from appliance.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ _START_S = 15.0
 
 
 class WebServer:
-    """Serves one application on a loopback address. ``start`` and ``stop`` once each."""
+    """Serves one application. ``start`` and ``stop`` once each."""
 
     def __init__(
         self,
@@ -28,20 +29,24 @@ class WebServer:
         host: str = "127.0.0.1",
         port: int = 8080,
         *,
+        tls: ssl.SSLContext | None = None,
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to serve.
 
         Args:
             app: Made by ``make_app``; its life span starts and ends with the server.
-            host: A loopback address or ``localhost``.
+            host: An address of this machine, or ``localhost``.
             port: 0 for any free one.
+            tls: Made by ``web.tls``; without it the address must be a loopback one.
             pulse: Called several times a second while the event loop turns, for the watchdog.
 
         Raises:
-            ConfigError: ``host`` is not of this machine alone; there are no accounts yet.
+            ConfigError: Others than this machine would reach it without TLS.
         """
-        self._address = _loopback(host)
+        if tls is None and not is_loopback(host):
+            raise ConfigError(f"screen.host: {host} is reached by others; add screen.tls, or use 127.0.0.1")
+        self._address = "127.0.0.1" if host == "localhost" else host
         self._port = port
         self._server = _Server(
             app.state.on_stop,
@@ -56,8 +61,9 @@ class WebServer:
                 server_header=False,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=2,
-                limit_concurrency=64,
+                limit_concurrency=256,
             ),
+            tls,
         )
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -118,8 +124,18 @@ class WebServer:
 class _Server(uvicorn.Server):
     """Tells endless streams to end before it waits for running requests."""
 
-    def __init__(self, on_stop: list[Callable[[], None]], pulse: Callable[[], None], config: uvicorn.Config) -> None:
+    def __init__(
+        self,
+        on_stop: list[Callable[[], None]],
+        pulse: Callable[[], None],
+        config: uvicorn.Config,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         super().__init__(config)
+        if tls is not None:
+            config.load()
+            # uvicorn builds a context from file names, and not as strict as ours; it hands this one to the listener.
+            config.ssl = tls
         self._on_stop = on_stop
         self._pulse = pulse
 
@@ -132,17 +148,3 @@ class _Server(uvicorn.Server):
         for call in self._on_stop:
             call()
         await super().shutdown(sockets)
-
-
-def _loopback(host: str) -> str:
-    address = "127.0.0.1" if host == "localhost" else host
-    try:
-        is_loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ConfigError(
-            f"screen.host: {host!r} is not an address of this machine alone; the screens have no accounts yet, "
-            "so use 127.0.0.1 and show the page in a browser on the box"
-        )
-    return address

@@ -19,11 +19,16 @@ class Templates:
 
     def __init__(self, folders: tuple[Path, ...], assets: Assets, catalogues: Catalogues) -> None:
         """Look for templates in ``folders``, in that order."""
+        self._catalogues = catalogues
         self._environments = {locale: _environment(folders, assets, catalogues, locale) for locale in LOCALES}
 
     def render(self, locale: str, name: str, /, **values: Any) -> str:
         """Render a template in a locale of ``LOCALES``."""
         return self._environments[locale].get_template(name).render(values)
+
+    def translated(self, locale: str, text: str) -> str:
+        """A message id in a locale, for what is no page."""
+        return self._catalogues.of(locale).gettext(text)
 
 
 def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogues, locale: str) -> Environment:
@@ -47,7 +52,14 @@ def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogu
     def told(detail: Detail) -> str:
         return detail.told(translations.gettext)
 
-    environment.filters |= {"text": text, "told": told, "clock": clock, "epoch_ms": epoch_ms}
+    environment.filters |= {
+        "text": text,
+        "told": told,
+        "clock": clock,
+        "epoch_ms": epoch_ms,
+        "moment": moment,
+        "second": second,
+    }
     environment.globals |= {
         "asset": assets.url,
         "build": assets.build,
@@ -61,6 +73,16 @@ def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogu
 def clock(at: datetime) -> str:
     """Hour and minute in the box's time zone."""
     return at.astimezone().strftime("%H:%M")
+
+
+def moment(at: datetime) -> str:
+    """Day, hour and minute in the box's time zone."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def second(at: datetime) -> str:
+    """The same with seconds."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def epoch_ms(at: datetime) -> int:

@@ -99,6 +99,8 @@ def test_pages_name_no_other_server(repo):
     for folder in ("screen", "web"):
         for suffix in ("html", "css", "js"):
             for path in (repo / "appliance" / folder).rglob(f"*.{suffix}"):
+                if "vendor" in path.parts:
+                    continue  # as their makers wrote them; the hashes of these are checked above
                 text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
                 assert "://" not in text, path
 

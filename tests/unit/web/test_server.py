@@ -10,12 +10,15 @@ import time
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from appliance.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from appliance.web import sse
-from appliance.web.app import MAX_BODY_BYTES, Pool, make_app, read_json
+from appliance.web.access import ANYBODY, EVERYONE, Guarded
+from appliance.web.app import MAX_BODY_BYTES, make_app, read_json
+from appliance.web.guard import Rules
+from appliance.web.pool import Pool
 from appliance.web.server import WebServer
 
 
@@ -38,6 +41,27 @@ class _Calls:
 @pytest.fixture
 def calls():
     return _Calls()
+
+
+class _Strangers:
+    """Nobody is known."""
+
+    async def caller(self, _):
+        return None
+
+    async def unknown(self, _):
+        return PlainTextResponse("who are you?", status_code=401)
+
+
+class _Pages:
+    """Draws an error as a line of HTML."""
+
+    def trouble(self, _, status, detail):
+        return HTMLResponse(f"<h1>{status}</h1>{detail}", status_code=status)
+
+
+def _make(routes, pool, **more):
+    return make_app(routes, pool, access=_Strangers(), pages=_Pages(), rules=Rules(), **more)
 
 
 @pytest.fixture
@@ -66,13 +90,14 @@ def app(calls):
         return JSONResponse(sorted(set(names)))
 
     routes = [
-        Route("/", hello),
-        Route("/echo", echo, methods=["POST"]),
-        Route("/fail/{kind}", fail),
-        Route("/stream", stream),
-        Route("/threads", threads),
+        Guarded("/", hello, roles=ANYBODY),
+        Guarded("/echo", echo, roles=ANYBODY, methods=["POST"]),
+        Guarded("/fail/{kind}", fail, roles=ANYBODY),
+        Guarded("/stream", stream, roles=ANYBODY),
+        Guarded("/threads", threads, roles=ANYBODY),
+        Guarded("/private", hello, roles=EVERYONE),
     ]
-    return make_app(routes, pool, on_start=calls.start, on_stop=calls.stop, on_end=calls.over)
+    return _make(routes, pool, on_start=calls.start, on_stop=calls.stop, on_end=calls.over)
 
 
 @pytest.fixture
@@ -131,7 +156,7 @@ def test_an_application_that_does_not_start_is_an_error(app, calls):
         raise RuntimeError("no store")
 
     pool = Pool()
-    server = WebServer(make_app([], pool, on_start=broken, on_stop=calls.stop, on_end=calls.over), port=0)
+    server = WebServer(_make([], pool, on_start=broken, on_stop=calls.stop, on_end=calls.over), port=0)
     with pytest.raises(ConfigError, match="did not start"):
         server.start()
     server.stop()
@@ -144,14 +169,29 @@ def test_streams_are_not_cached_and_not_buffered(client):
         assert answer.headers["x-accel-buffering"] == "no"
 
 
-def test_blocking_work_stays_on_two_threads_for_ever(client):
-    assert set(client.get("/threads").json()) <= {"web-db_0", "web-db_1"}
+def test_blocking_work_stays_on_four_threads_for_ever(client):
+    assert set(client.get("/threads").json()) <= {f"web-db_{n}" for n in range(4)}
+
+
+def test_an_address_that_does_not_say_who_may_is_a_mistake_of_ours(calls):
+    async def hello(_):
+        return PlainTextResponse("hello")
+
+    with pytest.raises(ValueError, match="Guarded"):
+        _make([Route("/", hello)], Pool(), on_start=calls.start, on_stop=calls.stop, on_end=calls.over)
+
+
+def test_a_stranger_is_asked_who_they_are_before_anything_is_looked_at(client):
+    answer = client.get("/private")
+    assert (answer.status_code, answer.text) == (401, "who are you?")
 
 
 @pytest.mark.parametrize(("kind", "status"), [("missing", 404), ("conflict", 409), ("store", 503)])
 def test_expected_errors_have_their_status_and_say_why(client, kind, status):
     answer = client.get(f"/fail/{kind}")
     assert (answer.status_code, answer.json()) == (status, {"error": "why"})
+    page = client.get(f"/fail/{kind}", headers={"Accept": "text/html"})
+    assert (page.status_code, page.text) == (status, f"<h1>{status}</h1>why")
 
 
 def test_a_body_must_be_a_small_json_object(client):

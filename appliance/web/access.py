@@ -1,0 +1,164 @@
+"""Who may what: every address names its roles, and whoever is not among them is refused (default deny).
+
+A browser is known by a cookie whose digest is a row of the store; a program by ``Authorization: Bearer``. Neither is
+looked at before the route is found, so that an address without roles cannot exist: ``make_app`` refuses it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match, Route
+
+from appliance.records import Actor, UserRole
+from appliance.store.accounts import Account
+from appliance.store.screens import ScreenView
+from appliance.store.sessions import SessionView
+from appliance.web.sse import EventStream, event
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+#: How often an endless answer asks whether its session still holds.
+LEASE_S = 20.0
+
+#: Signed in or not: sign-in itself, assets, whether the server lives.
+ANYBODY: frozenset[UserRole] | None = None
+EVERYONE = frozenset(UserRole)
+#: Who has signed in.
+PEOPLE = EVERYONE - {UserRole.SCREEN}
+#: Who sees patients.
+CLINICAL = frozenset({UserRole.VIEWER, UserRole.TECHNOLOGIST, UserRole.RADIOLOGIST, UserRole.ADMINISTRATOR})
+#: Who answers alerts: a paired screen asks for the name.
+ALERTED = frozenset({UserRole.SCREEN, UserRole.TECHNOLOGIST, UserRole.RADIOLOGIST})
+#: Who may look at the alert screen.
+WATCHING = ALERTED | CLINICAL
+#: Who keeps the box.
+KEEPERS = frozenset({UserRole.ADMINISTRATOR, UserRole.SERVICE})
+ADMINISTRATORS = frozenset({UserRole.ADMINISTRATOR})
+RADIOLOGISTS = frozenset({UserRole.RADIOLOGIST})
+#: What somebody may do who still has the password that another person gave them.
+BEFORE_CHANGE = frozenset({"/account", "/account/password", "/sign-out"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks."""
+
+    role: UserRole
+    actor: Actor
+    #: Of a browser; None for a program.
+    session: SessionView | None = None
+    account: Account | None = None
+    screen: ScreenView | None = None
+    #: The sources that a screen or program is bound to; empty: all.
+    sources: tuple[str, ...] = ()
+
+
+class Access(Protocol):
+    """How the application knows its callers."""
+
+    async def caller(self, request: Request) -> Caller | None:
+        """Who asks; None for somebody unknown."""
+
+    async def denied(self, request: Request, caller: Caller, route: str) -> Response:
+        """Record and say that the role does not have this."""
+
+    async def unknown(self, request: Request) -> Response:
+        """Where somebody unknown goes: to sign in, or away."""
+
+    async def unchanged(self, request: Request) -> Response:
+        """Where somebody goes who must first choose a password of their own."""
+
+    async def holds(self, request: Request, caller: Caller) -> bool:
+        """Whether what a caller was let in with still holds; asking does not make it last longer."""
+
+
+class Guarded(Route):
+    """A route that only some roles have."""
+
+    def __init__(
+        self, path: str, endpoint: Endpoint, *, roles: frozenset[UserRole] | None, methods: Sequence[str] = ("GET",)
+    ) -> None:
+        """Answer ``path`` for ``roles``; ``ANYBODY`` for those too who are not signed in."""
+        self.roles = roles
+        self.inner = endpoint
+
+        async def checked(request: Request) -> Response:
+            access: Access = request.app.state.access
+            caller = await access.caller(request)
+            request.state.caller = caller
+            if roles is not None and caller is None:
+                return await access.unknown(request)
+            if roles is not None and caller is not None and caller.role not in roles:
+                return await access.denied(request, caller, path)
+            must_change = caller is not None and caller.account is not None and caller.account.must_change
+            if roles is not None and must_change and path not in BEFORE_CHANGE:
+                return await access.unchanged(request)
+            answer = await self.inner(request)
+            if isinstance(answer, EventStream) and caller is not None:
+                answer.body_iterator = _while_it_holds(answer.body_iterator, access, request, caller)
+            return answer
+
+        super().__init__(path, checked, methods=list(methods))
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, where the route has made sure that somebody known does."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)  # noqa: S101 - Guarded put it there
+    return caller
+
+
+async def _while_it_holds(
+    events: AsyncIterable[Any], access: Access, request: Request, caller: Caller
+) -> AsyncIterator[Any]:
+    """An endless answer ends soon after the session that asked for it has, and says so to the page."""
+    next_look = time.monotonic() + LEASE_S
+    async for item in events:
+        yield item
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + LEASE_S
+            if not await access.holds(request, caller):
+                yield event("over", {})
+                return
+
+
+def to_sign_in(request: Request) -> Response:
+    """To the sign-in page, and after it back to the page that was asked for.
+
+    After a form there is no page of its address to go back to: then it is the nearest one above.
+    """
+    target = request.url.path
+    if request.method == "POST":
+        target = _page_above(request)
+    elif request.url.query:
+        target += f"?{request.url.query}"
+    return RedirectResponse(f"/sign-in?{urlencode({'next': target})}", 303)
+
+
+def _page_above(request: Request) -> str:
+    path = request.url.path
+    while path not in {"", "/"}:
+        for route in request.app.routes:
+            fits, _ = route.matches({"type": "http", "path": path, "method": "GET"})
+            if fits is Match.FULL:
+                return path
+        path = path.rpartition("/")[0]
+    return "/"
+
+
+def local_target(text: str) -> str:
+    """An address of this server to go to after signing in; the front door for anything else (no open redirect)."""
+    is_local = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable()
+    return text if is_local else "/"
+
+
+def wants_page(request: Request) -> bool:
+    """Whether the answer is for a person's eyes; scripts and programs get JSON."""
+    return "text/html" in request.headers.get("accept", "") and "hx-request" not in request.headers

@@ -1,0 +1,27 @@
+"""HTTPS as BCP 195 wants it."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from appliance.dicom.bcp195 import harden
+from appliance.errors import ConfigError
+
+
+def server_context(certificate_path: Path, key_path: Path) -> ssl.SSLContext:
+    """The context of the screens' server.
+
+    Raises:
+        ConfigError: A file is missing, unreadable or no PEM, or key and certificate do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    harden(context)
+    try:
+        context.load_cert_chain(certificate_path, key_path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"screen.tls: certificate {certificate_path} with key {key_path}: {error}; "
+            "give PEM files that belong together and that the service may read"
+        ) from error
+    return context
