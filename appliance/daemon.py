@@ -12,43 +12,52 @@ from pathlib import Path
 from typing import IO
 
 from appliance import __version__
+from appliance.box_tools import BoxTools
 from appliance.clock import Clock, SystemClock
 from appliance.config import Config
+from appliance.deliver.alert_sinks import alert_sink_stages, alert_sinks
 from appliance.deliver.build import ReportStage
 from appliance.deliver.custody import custody_stages
-from appliance.deliver.senders import sender_of
+from appliance.deliver.senders import check_tls, sender_of
 from appliance.deliver.stage import DeliverStage
 from appliance.deliver.worklist import worklist_stages
 from appliance.dicom.headers import read_header
 from appliance.errors import ConfigError, StoreError
-from appliance.health.checks import ClockJumpCheck, DiskCheck, StagesCheck
+from appliance.health.checks import ChainCheck, ClockJumpCheck, DiskCheck, StagesCheck
 from appliance.health.housekeeping import HousekeepingStage
 from appliance.health.retention import RetentionStage
+from appliance.health.sampling import SamplingStage
 from appliance.health.stage import Check, HealthStage
 from appliance.health.systemd import notify
 from appliance.intake.commitment import CommitmentService
 from appliance.intake.contract import ScpSettings, TlsSettings
-from appliance.intake.peers import peers_of
 from appliance.intake.performed import PerformedSteps
 from appliance.intake.receipt import spool_reader
 from appliance.intake.record import StoreSink
 from appliance.intake.scp import StorageScp
 from appliance.intake.stage import CompletenessStage
+from appliance.records import Severity
 from appliance.report.request import ReportPackage
 from appliance.screen.app import screen_app
+from appliance.screen.escalation import EscalationStage
 from appliance.screen.packages import PackageText, package_text
+from appliance.settings import Settings
 from appliance.stage import Beat, Stage, run_stage
 from appliance.store import Store
-from appliance.store.destinations import tell_gone
-from appliance.store.facts import DaemonStarted, DaemonStopped
+from appliance.store.destinations import clear_unasked, tell_gone
+from appliance.store.facts.box import DaemonStarted, DaemonStopped
 from appliance.store.rebuild import rebuild, recover
+from appliance.store.said import Said
+from appliance.store.site_settings import BROKEN as SETTINGS_BROKEN
 from appliance.triage.engines import EnginesStage, engine_wish
 from appliance.triage.kserve import kserve_wishes
 from appliance.triage.package_stage import PackagesStage
 from appliance.triage.packages import RunningPackages, load_packages, recover_packages
 from appliance.triage.stage import Bench, PrefetchStage, RoutingStage, RunStage
 from appliance.triage.worker_client import WorkerLink
+from appliance.web.oidc import Provider
 from appliance.web.server import WebServer
+from appliance.web.tls import server_context
 
 log = logging.getLogger(__name__)
 #: Associations may finish this long after SIGTERM; systemd's TimeoutStopSec is longer (T49).
@@ -114,13 +123,21 @@ class Runner:
 class Daemon:
     """The box: one store, one receiver, one worker link, stages, screens."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, trusted_folders: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        trusted_folders: Sequence[Path] = (),
+        settings: Settings | None = None,
+    ) -> None:
         """Build every part; nothing listens before ``start``.
 
         Args:
             config: The configuration.
             clock: A test's clock.
             trusted_folders: Packages that a test made; no configuration key reaches this.
+            settings: The site's, where the box was started from files; pages change them.
 
         Raises:
             ConfigError: The configuration does not fit this machine or the packages.
@@ -129,11 +146,26 @@ class Daemon:
         self.clock = clock or SystemClock()
         load_packages(config, trusted_folders)  # a fault in the file is told before anything is touched
         kserve = kserve_wishes(config)
-        senders = {one.name: sender_of(one, config.dicom.ae_title, self.clock) for one in config.destinations}
+        check_tls(config)
+        web_tls = server_context(tls.certificate_path, tls.key_path) if (tls := config.screen.tls) else None
+        if config.screen.oidc is not None:
+            Provider(config.screen.oidc, self.clock)
+        drivers = alert_sinks(config, self.clock)
+        senders = {
+            one.name: sender_of(
+                one,
+                config.dicom.ae_title,
+                self.clock,
+                locale=config.site.language,
+                said=self._said,
+            )
+            for one in config.destinations
+        }
         self._lock = _locked(config.state_path)
         self.store, recovered = self._open_store()
         store = self.store
         tell_gone(store.db, [one.name for one in config.destinations])
+        clear_unasked(store.db, [one.name for one in config.commitment_destinations])
         if leftovers := recover_packages(store):
             recovered["package_folders_removed"] = leftovers
         try:
@@ -157,6 +189,7 @@ class Daemon:
         self.askers = worklist_stages(config, store, self.clock)
         bench = Bench(store=store, config=config, clock=self.clock, link=self.link, packages=self.packages)
         self.custodians = custody_stages(store, config, self.clock, wake_reports=self._ring_reports)
+        self.alert_sinks = alert_sink_stages(config, drivers, store, self.clock)
         self.deliverers = [
             DeliverStage(
                 destination,
@@ -191,22 +224,47 @@ class Daemon:
             *self.deliverers,
             *self.custodians,
             *self.askers,
+            EscalationStage(store, config, self.clock, wake_sinks=self._ring_alert_sinks),
+            *self.alert_sinks,
             HousekeepingStage(store, config.retention, self.clock),
             RetentionStage(store, config, self.clock),
+            SamplingStage(store, self.clock),
         ]
         self.runners = {stage.name: Runner(stage, self.clock) for stage in stages}
         web_beat = Beat(_WebLoop(), self.clock)
         beats = [*(runner.beat for runner in self.runners.values()), web_beat]
-        checks: list[Check] = [DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats)]
+        checks: list[Check] = [
+            *(DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats), ChainCheck(store)),
+        ]
         self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
+        self._asked = threading.Event()
+        #: Whether the end that was asked for is to be followed by a new start.
+        self.is_restarting = False
+        self.tools = BoxTools(
+            config,
+            store,
+            self.clock,
+            settings=settings,
+            ports=lambda: (self.dicom_port, self.screen_port),
+            on_restart=self._ask_restart if settings is not None else None,
+        )
         self.scp = self._receiver()
-        screen = screen_app(store, config.site, self.texts, self.clock)
-        self.web = WebServer(screen, config.screen.host, config.screen.port, pulse=web_beat.mark)
+        screen = screen_app(store, config, self.texts, self.clock, self.tools)
+        self.web = WebServer(
+            screen,
+            config.screen.host,
+            config.screen.port,
+            tls=web_tls,
+            pulse=web_beat.mark,
+        )
         self.dicom_port = 0
         self.screen_port = 0
         self._stop = threading.Event()
         with store.db.write() as tx:
             tx.journal(DaemonStarted(version=__version__, mode=config.site.mode, recovered=recovered))
+
+    def _said(self, delivery_id: int) -> Said | None:
+        return self.store.deliveries.said(delivery_id)
 
     def _tell_texts(self) -> None:
         """Bring the texts of packages in line with what runs. Entries are only added or replaced: others read them."""
@@ -256,7 +314,7 @@ class Daemon:
         return StorageScp(
             settings,
             StoreSink(self.store, self.config, self.clock, wake=self._ring_intake),
-            peers_of(self.config),
+            self.tools.peers,
             self.store.spool,
             self.clock,
             read_header=read_header,
@@ -278,13 +336,35 @@ class Daemon:
         notify("READY=1")
 
     def run(self) -> None:
-        """Start, wait for SIGTERM or SIGINT, stop. To be called from the main thread."""
-        asked = threading.Event()
+        """Start, wait for SIGTERM, SIGINT or a restart from a page, stop. To be called from the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: asked.set())
+            signal.signal(number, lambda *_: self._asked.set())
         self.start()
-        asked.wait()
-        self.stop("asked to stop")
+        self._after_start()
+        self._asked.wait()
+        self.stop("restarted from a page" if self.is_restarting else "asked to stop")
+
+    def _ask_restart(self) -> None:
+        self.is_restarting = True
+        self._asked.set()
+
+    def _after_start(self) -> None:
+        """Of a box that was started from files: its settings have proven themselves; who sets it up needs the code."""
+        settings, store = self.tools.settings, self.store
+        if settings is None:
+            return
+        if settings.loaded.broken:
+            log.error("the settings of the site do not fit and are left out: %s", settings.loaded.broken)
+            store.issues.raise_(SETTINGS_BROKEN, "settings", Severity.FAULT, {"why": settings.loaded.broken})
+        else:
+            store.issues.clear(SETTINGS_BROKEN, "settings")
+            settings.keep_as_good()
+        if store.setup.is_open():
+            log.warning(
+                "nobody has an account here yet: open /setup in a browser, the code is %s; or call 'scanside user add "
+                "NAME --role administrator'",
+                store.setup.new_code(),
+            )
 
     def stop(self, why: str = "stopped") -> None:
         """Stop listening, let associations finish, end every stage, close the store. Every wait is bounded."""
@@ -318,6 +398,10 @@ class Daemon:
         for one in self.custodians:
             one.wake()
             self._ring(one.name)
+
+    def _ring_alert_sinks(self) -> None:
+        for stage in self.alert_sinks:
+            self._ring(stage.name)
 
     def _ring_delivery(self) -> None:
         for deliverer in self.deliverers:

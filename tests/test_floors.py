@@ -18,10 +18,11 @@ CODE = sorted(path for folder in ("appliance", "engines") for path in (ROOT / fo
 #: From the ground up. A part imports from floors below its own; those of one floor do not import each other, except on
 #: the ground floor, where errors need records and the configuration needs both. engines stands beside the ground floor.
 FLOORS = (
-    {"records", "errors", "config", "clock"},
+    {"records", "errors", "config", "clock", "settings"},
     {"store", "dicom", "report", "stage"},
     {"web"},
     {"intake", "triage", "deliver", "screen", "fleet", "health", "simulate"},
+    {"box_tools"},
     {"daemon"},
     {"cli"},
 )
@@ -39,6 +40,9 @@ WALLS = {
     "cuda": ("engines/backends/",),
     "pycuda": ("engines/backends/",),
     "cryptography": ("engines/signing.py",),
+    "argon2": ("appliance/web/passwords.py",),
+    "authlib": ("appliance/web/oidc.py",),
+    "joserfc": ("appliance/web/oidc.py",),
     "grpc": ("engines/backends/kserve_client.py",),
     "google": ("engines/backends/kserve_messages.py",),
     "paho": ("appliance/fleet/",),
@@ -66,6 +70,8 @@ DEPENDENCIES = {
     *("starlette", "uvicorn", "jinja2", "babel", "click", "rich", "psutil"),
     *("gdcm", "openjpeg", "jpeg_ls", "pylibjpeg", "imagecodecs"),
     "cryptography",
+    # Accounts (docs/adr/0033); joserfc comes with Authlib.
+    *("argon2", "authlib", "joserfc"),
     # The extra kserve.
     *("grpc", "google"),
 }

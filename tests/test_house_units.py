@@ -71,6 +71,27 @@ def test_systemd_finds_no_fault_in_the_units(analyze, installed):
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
+@pytest.mark.req("R-ACCESS-04")
+def test_the_kiosk_is_a_unit_without_fault_that_always_comes_back_and_may_sound(analyze, tmp_path):
+    text = (UNITS / "scanside-kiosk.service").read_text("utf-8")
+    # Units of users cannot be judged below another root; the browser need not be on this machine.
+    unit = tmp_path / "scanside-kiosk.service"
+    unit.write_text(text.replace("/usr/bin/chromium", "/bin/true"), "utf-8")
+    done = subprocess.run(
+        [analyze, "--user", "verify", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+    )
+    ours = [line for line in done.stderr.splitlines() if "scanside" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
+    assert setting("scanside-kiosk.service", "Restart") == ["always"]
+    for option in ("--kiosk", "--noerrdialogs", "--disable-session-crashed-bubble"):
+        assert option in text
+    assert "--autoplay-policy=no-user-gesture-required" in text
+
+
 @pytest.mark.parametrize(("unit", "bound"), [("scanside.service", 12), ("scanside-worker.service", 10)])
 def test_the_exposure_of_the_units_is_within_bounds(analyze, unit, bound):
     done = subprocess.run(
@@ -102,7 +123,7 @@ def test_the_worker_sees_neither_database_nor_configuration_and_cannot_change_wh
 
 
 def test_no_unit_leaves_a_core_with_pixels():
-    for unit in ("scanside.service", "scanside-worker.service"):
+    for unit in ("scanside.service", "scanside-worker.service", "scanside-kiosk.service"):
         assert setting(unit, "LimitCORE") == ["0"]
 
 
@@ -148,6 +169,7 @@ def test_install_lays_everything_and_keeps_a_configuration(installed):
     assert laid >= {
         "etc/systemd/system/scanside.service",
         "etc/systemd/system/scanside-worker.service",
+        "etc/systemd/user/scanside-kiosk.service",
         "etc/sysusers.d/scanside.conf",
         "etc/tmpfiles.d/scanside.conf",
         "etc/scanside/appliance.yaml",

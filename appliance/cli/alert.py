@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from appliance.cli.common import Group, config_option, json_option, me, opened, print_json, print_table, read_config
-from appliance.records import Actor, ActorKind
+from appliance.errors import NotFoundError
+from appliance.records import Actor, ActorKind, AlertStep, CommunicationMethod
 from appliance.store.readmodels import to_json
 
 
 @click.group(cls=Group)
 def alert() -> None:
-    """Alerts: list and acknowledge."""
+    """Alerts: list, acknowledge, record who was told, try whether they arrive."""
 
 
 @alert.command("list")
@@ -61,3 +62,62 @@ def ack(alert_id: int, name: str | None, config_path: Path, site: Path | None, a
         print_json({"alert": to_json(view)})
     else:
         click.echo(f"alert {alert_id} is acknowledged by {view.acknowledged_by}")
+
+
+@alert.command()
+@click.argument("alert_id", type=int)
+@click.option("--to", "received_by", required=True, help="Who was told.")
+@click.option(
+    "--by", "method", required=True, type=click.Choice([str(one) for one in CommunicationMethod]), help="How."
+)
+@click.option("--read-back/--no-read-back", required=True, help="Whether they repeated it.")
+@click.option("--name", help="Who told; default: the user at the keyboard.")
+@config_option
+@json_option
+def told(  # the six fields of a communication
+    alert_id: int,
+    received_by: str,
+    method: str,
+    read_back: bool,  # noqa: FBT001
+    name: str | None,
+    config_path: Path,
+    site: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Record that somebody was told of an alert: a line of the register of critical values."""
+    actor = Actor(kind=ActorKind.PERSON, name=name, role="technologist") if name else me()
+    config = read_config(config_path, site)
+    with opened(config) as store:
+        line = store.communications.record(
+            alert_id,
+            actor,
+            received_by=received_by,
+            method=CommunicationMethod(method),
+            read_back=read_back,
+            titles=(),
+            evaluation=config.site.mode == "evaluation",
+        )
+    if as_json:
+        print_json({"communication": line, "alert": alert_id})
+    else:
+        click.echo(f"alert {alert_id}: {received_by} was told by {actor.name}; line {line} of the register")
+
+
+@alert.command()
+@click.option("--source", default="", help="On the screens of this source alone; default: on every screen.")
+@config_option
+@json_option
+def test(source: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Raise a TEST alert: shown and heard, counted nowhere; lights and webhooks get it marked as a test."""
+    config = read_config(config_path, site)
+    if source and source not in {one.name for one in config.sources}:
+        raise NotFoundError(f"no source is named {source!r}; name one of 'sources' in the configuration")
+    with opened(config) as store:
+        test_id = store.alert_tests.begin(source, me(), config.sinks_of(AlertStep.TEST))
+    if as_json:
+        print_json({"test": test_id, "source": source})
+    else:
+        where = f"the screens of {source}" if source else "every screen"
+        click.echo(
+            f"test alert {test_id} is raised on {where}; it ends when somebody acknowledges it, or in 10 minutes"
+        )

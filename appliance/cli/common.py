@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from appliance.clock import SystemClock
-from appliance.config import Config, load_config
+from appliance.config import Config
 from appliance.errors import ApplianceError, ConfigError, ConflictError, NotFoundError
 from appliance.records import Actor, ActorKind
+from appliance.settings import load_box
 from appliance.store import Store
 
 DEFAULT_CONFIG = Path("/etc/scanside/appliance.yaml")
@@ -40,6 +41,8 @@ class Exit(IntEnum):
     NOT_ALLOWED = 5
     CONFLICT = 6
     CHECK_FAILED = 7
+    #: A page asked for a restart; systemd starts the box again on any status but 0 and 78.
+    RESTART = 75
     CONFIG = 78
     INTERRUPTED = 130
 
@@ -150,12 +153,15 @@ def me() -> Actor:
 
 
 def read_config(config_path: Path, site: Path | None) -> Config:
-    """The configuration of a command.
+    """The configuration of a command: as the box runs it from its next start, the settings of its pages included.
 
     Raises:
         ConfigError: As ``load_config``.
     """
-    return load_config(config_path, site)
+    loaded = load_box(config_path, site)
+    if loaded.broken:
+        click.echo(f"the settings of the site do not fit and are left out: {loaded.broken}", err=True)
+    return loaded.config
 
 
 @contextlib.contextmanager

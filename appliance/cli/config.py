@@ -21,10 +21,11 @@ def config() -> None:
 def validate(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
     """Check a configuration, and that the packages, certificates and secrets it names are there."""
     from appliance.clock import SystemClock
-    from appliance.deliver.senders import sender_of
+    from appliance.deliver.senders import check_tls, sender_of
     from appliance.triage.packages import load_packages
 
     checked = read_config(config_path, site)
+    check_tls(checked)
     for destination in checked.destinations:
         sender_of(destination, checked.dicom.ae_title, SystemClock())
     named = load_packages(checked)
@@ -39,6 +40,28 @@ def validate(config_path: Path, site: Path | None, as_json: bool) -> None:  # no
         )
         for name, why in sorted(templates.items()):
             click.echo(f"  {name} is a template and will not run: {why}")
+
+
+@config.command()
+@config_option
+@json_option
+def show(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """The configuration as it counts, and the files that it comes from: a later one wins over those before it.
+
+    First --config, then --site, then site.yaml of the state folder, which the pages of the box write.
+    """
+    from appliance.settings import dump, load_box, to_yaml
+
+    loaded = load_box(config_path, site)
+    files = [str(path) for path in loaded.files]
+    if as_json:
+        print_json({"files": files, "left_out": loaded.broken, "config": dump(loaded.config)})
+        return
+    for number, path in enumerate(files, 1):
+        click.echo(f"# {number}. {path}")
+    if loaded.broken:
+        click.echo(f"# the settings of the site do not fit and are left out: {loaded.broken}")
+    click.echo(to_yaml(dump(loaded.config)), nl=False)
 
 
 @config.command("worker-network")

@@ -47,7 +47,11 @@ def demo(ctx: click.Context, once: bool, as_json: bool, folder: Path | None, kee
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _state_folder(keep) as state, DemoBox(state, folder) as box:
         console = Console(stderr=as_json)
-        console.print(f"Alert screen:  [bold]{box.screen_url}[/bold]", highlight=False)
+        console.print(f"Alert screen:  [bold]{box.screen_url}[/bold]", highlight=False, soft_wrap=True)
+        console.print(f"Other pages:   [bold]{box.sign_in['url']}[/bold]", highlight=False)
+        console.print(
+            f"               as {', '.join(box.sign_in['names'])}; password {box.sign_in['password']}", soft_wrap=True
+        )
         console.print(f"PACS:          {box.pacs_name}; log: {state / 'scanside.log'}", highlight=False)
         console.print("Demonstration. Not for clinical use.", style="yellow", highlight=False)
         with contextlib.suppress(KeyboardInterrupt):
@@ -55,7 +59,8 @@ def demo(ctx: click.Context, once: bool, as_json: bool, folder: Path | None, kee
         studies = box.studies()
         box.save_pacs()
     if as_json:
-        print_json({"ok": all(one.is_as_expected for one in studies), "studies": [one.document() for one in studies]})
+        ok = all(one.is_as_expected for one in studies)
+        print_json({"ok": ok, "sign_in": box.sign_in, "studies": [one.document() for one in studies]})
     wrong = [one for one in studies if not one.is_as_expected]
     for one in wrong:
         click.echo(f"{one.title}: expected {one.expectation}, got {one.ending}", err=True)

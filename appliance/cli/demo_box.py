@@ -15,14 +15,18 @@ from pydicom.dataset import Dataset
 
 from appliance.config import Config
 from appliance.daemon import Daemon
-from appliance.records import DeliveryKind, DeliveryState, Outcome
+from appliance.records import SYSTEM, DeliveryKind, DeliveryState, Outcome
 from appliance.screen.packages import PackageText
+from appliance.screen.screens import new_ticket, pairing_path
+from appliance.screen.users import ROLES
 from appliance.simulate.files import collect
 from appliance.simulate.orthanc import Orthanc, find_orthanc
 from appliance.simulate.pacs import Pacs
 from appliance.simulate.scanner import Item, Scanner
 from appliance.simulate.scenarios import SCENARIOS, Scenario
 from appliance.store.readmodels import StudyView, to_json
+from appliance.store.screens import TICKET_LIFE
+from appliance.web.passwords import Passwords, one_time
 from engines.package import bundled_packages, load_package
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ class DemoStudy:
         view = self.view
         if view is None or view.outcome is None or not self.is_sent:
             return False
-        return all(one.state is DeliveryState.SENT for one in view.deliveries)
+        return all(one.state in {DeliveryState.SENT, DeliveryState.REPLACED} for one in view.deliveries)
 
     @property
     def ending(self) -> str:
@@ -210,7 +214,7 @@ class DemoBox:
         self.texts = self.daemon.texts
         self.daemon.start()
         self._stack.callback(self.daemon.stop, "the demo has ended")
-        self.screen_url = f"http://127.0.0.1:{self.daemon.screen_port}/"
+        self._let_people_in(f"http://127.0.0.1:{self.daemon.screen_port}")
         by_source: dict[str, list[tuple[str, Any]]] = {}
         if self._own_files is not None:
             series, _ = collect([self._own_files])
@@ -222,6 +226,16 @@ class DemoBox:
             thread = threading.Thread(target=self._send, args=(source, jobs), name=f"scanner {source}", daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _let_people_in(self, address: str) -> None:
+        """An account of each role, all with one password, and a link that makes a browser the alert screen."""
+        store, ticket, password = self.daemon.store, new_ticket(), one_time()
+        kept = Passwords().hashed(password)
+        for role in ROLES:
+            store.accounts.add(str(role), f"Demo {role}", role, kept, SYSTEM)
+        store.screens.offer("Demo screen", (), ticket, SYSTEM, life=TICKET_LIFE)
+        self.screen_url = address + pairing_path(ticket)
+        self.sign_in = {"url": f"{address}/sign-in", "names": [str(role) for role in ROLES], "password": password}
 
     def _start_pacs(self) -> int:
         folder = self._state / "pacs"

@@ -21,9 +21,9 @@ from appliance.cli.common import (
     study_id_of,
 )
 from appliance.errors import NotFoundError
-from appliance.intake.record import originals_for
 from appliance.records import Actor, ActorKind, OrderState, QualityChoice, QualityReason
 from appliance.store.affected import affected
+from appliance.store.forwarding import originals_for
 from appliance.store.orders import OrderView
 from appliance.store.readmodels import REJECTED, ExposureView, StudyView, to_json
 

@@ -11,7 +11,7 @@ from appliance.config import Config
 from appliance.dicom.headers import pixel_sha256
 from appliance.errors import RejectedInstance
 from appliance.store import Store
-from appliance.store.destinations import gone_committing
+from appliance.store.destinations import gone_committing, tell_gone
 from appliance.store.spool import PICTURES, RESULTS
 
 #: After the start scanners and the AI have other work for the disk.
@@ -38,10 +38,10 @@ class RetentionStage:
         """Look after ``store``."""
         self._store = store
         self._settings = config.retention
-        configured = [one.name for one in config.destinations]
+        self._configured = [one.name for one in config.destinations]
         self._committing = (
             *(one.name for one in config.commitment_destinations),
-            *gone_committing(store.db, configured),
+            *gone_committing(store.db, self._configured),
         )
         self._clock = clock
         self._next_look = clock.monotonic() + _FIRST_S
@@ -57,6 +57,8 @@ class RetentionStage:
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_EVERY_S
             self._sweep()
+        # A correction of what one got that is gone since is owed to it, and keeps the images here.
+        tell_gone(self._store.db, self._configured)
         self._next_look = now + _EVERY_S
         return False
 

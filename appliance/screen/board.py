@@ -6,10 +6,10 @@ trouble has its own place and never hides a finding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from appliance.records import AlertState, Severity
+from appliance.records import AlertState, AlertStep, Severity
 from appliance.screen.cards import Cards
 from appliance.screen.model import Board, Card, Facts, Level, Mark, State
 from appliance.screen.packages import PackageText
@@ -26,15 +26,22 @@ NOTICE_HOLD = timedelta(minutes=30)
 LIST_ROWS = 5
 
 
-def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
+#: Open alerts beyond these are counted, and not drawn: nobody would see them.
+DRAWN = 12
+
+
+def compose(
+    facts: Facts, packages: Mapping[str, PackageText], withholds: Callable[[str], bool] = lambda _: False
+) -> Board:
     """The board of this moment.
 
     Args:
-        facts: The store's state.
+        facts: The store's state, as far as the reader may see it.
         packages: Texts by package name.
+        withholds: Of which packages the reader is told only that a radiologist must look.
     """
-    cards = Cards(facts, packages)
-    alerts = cards.alerts(facts.open_alerts)
+    cards = Cards(facts, packages, withholds)
+    alerts = cards.alerts(facts.open_alerts[:DRAWN])
     recent = [cards.study(study) for study in facts.recent]
     warnings = cards.warnings(facts.warned)
     urging = [card for card in warnings if Mark.LATE not in card.marks and facts.now - card.at < QUALITY_HOLD]
@@ -45,11 +52,12 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
     state, hero = _first(facts, alerts, taken_back, urging, recent, busy=bool(analysing), arriving=bool(receiving))
     old = [card for card in warnings if card not in urging]
     rows = _rows(alerts, withdrawn, urging, old, recent, hero)
+    sounding = [a for a in facts.open_alerts if a.chime and a.active and a.category == 1]
     faults = tuple(i for i in facts.box.issues if i.severity is Severity.FAULT and i.code != AI_UNAVAILABLE)
     return Board(
         state=state,
         hero=hero,
-        open_alerts=len(alerts),
+        open_alerts=len(facts.open_alerts),
         open_warnings=len(warnings),
         items=tuple(rows[:LIST_ROWS]),
         receiving=receiving,
@@ -60,7 +68,11 @@ def compose(facts: Facts, packages: Mapping[str, PackageText]) -> Board:
         warnings=sum(i.severity is Severity.WARNING for i in facts.box.issues),
         counts=dict(facts.counts),
         last=recent[0] if recent else None,
-        chime=tuple(a.id for a in facts.open_alerts if a.chime and a.active and a.category == 1),
+        chime=(*(str(a.id) for a in sounding), *(f"t{test.id}" for test in facts.tests)),
+        repeat=tuple(str(a.id) for a in sounding if AlertStep.REPEAT in facts.steps.get(a.id, {})),
+        overdue=tuple(cards.overdue(a.id for a in facts.open_alerts)),
+        tests=facts.tests,
+        pacs_down_since=facts.pacs_down_since,
         names=facts.names,
         looked_for=tuple(package.looked_for for package in tuple(packages.values()) if package.live),
         notice=facts.notice if facts.notice and facts.now - facts.notice.at < NOTICE_HOLD else None,
@@ -79,14 +91,16 @@ def _first(
 ) -> tuple[State, Card | None]:
     """What comes first.
 
-    Alerts that call, then what was not analysed, then findings whose images were rejected, then what to look at before
-    the patient leaves, then what goes on, then what is merely told.
+    Alerts that call, then tests of them, then what was not analysed, then findings whose images were rejected, then
+    what to look at before the patient leaves, then what goes on, then what is merely told.
     """
     now = facts.now
     warned = {card.study_id for card in (*urging, *taken_back)}
     calling = next((card for card in alerts if card.level is not Level.NOTE), None)
     if calling is not None:
         return State(calling.level.value), calling
+    if facts.tests:
+        return State.TEST, None
     fresh = [card for card in recent if Mark.LATE not in card.marks]
     missed = [card for card in fresh if card.level is Level.NOT_ANALYSED and now - card.at < NOT_ANALYSED_HOLD]
     # A warning of the same study says more of what to do; its card says that the study was not analysed, too.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from appliance.records import Outcome, Role
-from appliance.screen.model import Activity, Card, Facts, Level, Line, Mark
+from appliance.records import AlertStep, Outcome, Role
+from appliance.screen.model import Activity, Card, Facts, Level, Line, Mark, Overdue, Told
 from appliance.screen.packages import PackageText, text_of
 from appliance.screen.people import masked
 from appliance.store.readmodels import AlertView, AnalysisView, FindingView, StudyView
@@ -17,10 +18,16 @@ from appliance.store.rejections import is_rejection
 class Cards:
     """Makes cards and activities of the store's rows."""
 
-    def __init__(self, facts: Facts, packages: Mapping[str, PackageText]) -> None:
-        """Take studies from ``facts`` and texts from ``packages``."""
+    def __init__(
+        self, facts: Facts, packages: Mapping[str, PackageText], withholds: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Take studies from ``facts`` and texts from ``packages``.
+
+        ``withholds`` says of which packages the reader is told that a radiologist must look, and no more.
+        """
         self._facts = facts
         self._packages = packages
+        self._withholds = withholds
 
     def alerts(self, alerts: Iterable[AlertView]) -> list[Card]:
         """Cards of alerts, in the same order."""
@@ -36,6 +43,20 @@ class Cards:
         """Cards of open quality warnings, one for each study, in the same order."""
         studies = self._facts.studies
         return [card for i in study_ids if i in studies for card in self._warning(studies[i])]
+
+    def overdue(self, mine: Iterable[int]) -> Iterable[Overdue]:
+        """Alerts that nobody acknowledges, of any source; ``mine`` are those of this reader."""
+        own = set(mine)
+        for alert in self._facts.overdue:
+            study = self._facts.studies.get(alert.study_id)
+            if study is not None:
+                yield Overdue(
+                    alert_id=alert.id,
+                    person=masked(study),
+                    source=study.source,
+                    raised_at=alert.raised_at,
+                    is_mine=alert.id in own,
+                )
 
     def receiving(self) -> Iterable[Activity]:
         """Studies that are arriving."""
@@ -73,16 +94,20 @@ class Cards:
         done = [self._package(a.package, a.package_version) for a in ended]
         missed = next((a for a in live if a.outcome is Outcome.NOT_ANALYSED and a.reason is study.reason), None)
         lead = next((a for a in study.analyses if alert and a.id == alert.analysis_id), None)
+        withheld = alert is not None and any(self._withholds(told.package) for told in alert.findings)
+        steps = self._facts.steps.get(alert.id, {}) if alert and alert.is_open else {}
         return Card(
             study_id=study.id,
             alert_id=alert.id if alert else None,
             level=_level(study, alert),
             alert_state=alert.state if alert else None,
-            lines=tuple(self._lines(study, alert)) if alert else (),
+            lines=tuple(self._lines(study, alert)) if alert and not withheld else (),
             reason=study.reason,
             details=missed.details if missed and not alert else (),
-            looked_for=tuple(package.looked_for for package in done),
-            not_looked_for=tuple(package.not_looked_for for package in done if package.not_looked_for),
+            looked_for=() if withheld else tuple(package.looked_for for package in done),
+            not_looked_for=()
+            if withheld
+            else tuple(package.not_looked_for for package in done if package.not_looked_for),
             person=masked(study),
             about=_about(study),
             source=study.source,
@@ -93,12 +118,29 @@ class Cards:
             withdrawn_why=alert.withdrawn_why if alert else "",
             marks=tuple(_marks(study, alert, lead)),
             warnings=tuple(warning for a in live for warning in a.warnings),
-            picture=bool(lead and lead.pictures and self._package(lead.package, lead.package_version).shows_place),
+            picture=not withheld
+            and bool(lead and lead.pictures and self._package(lead.package, lead.package_version).shows_place),
             exposures=tuple(exposure for a in live for exposure in a.exposures),
             procedure=study.order.procedure_description if study.order else "",
             priority=_priority(study),
             is_rejected=missed is not None and is_rejection(missed.details),
+            withheld=withheld,
+            flagged_before=self._facts.flagged_before.get(alert.id) if alert else None,
+            not_in_pacs=study.id in self._facts.not_in_pacs,
+            overdue=AlertStep.OVERDUE in steps,
+            reminded=AlertStep.REMIND in steps,
+            told=self._told(alert) if alert else None,
+            decided_by=alert.decided_by if alert else "",
+            decided_at=alert.decided_at if alert else None,
+            taken_at=_taken_at(study.study_time),
         )
+
+    def _told(self, alert: AlertView) -> Told | None:
+        lines = self._facts.told.get(alert.id)
+        if not lines:
+            return None
+        last = lines[-1]
+        return Told(received_by=last.received_by, at=last.received_at, method=last.method, read_back=last.read_back)
 
     def _warning(self, study: StudyView) -> Iterable[Card]:
         warning = [a for a in study.live if a.quality_warnings and a.choice is None]
@@ -168,6 +210,12 @@ def _priority(study: StudyView) -> str:
     if study.order is not None and study.order.is_stat:
         return study.order.priority
     return "STAT" if study.stat else ""
+
+
+def _taken_at(study_time: str) -> str:
+    """DICOM's HHMMSS as a person reads it: the scanner's own clock, so without a zone (PS3.5 §6.2 TM)."""
+    match = re.match(r"([01]\d|2[0-3])([0-5]\d)", study_time)
+    return f"{match.group(1)}:{match.group(2)}" if match else ""
 
 
 def _about(study: StudyView) -> str:

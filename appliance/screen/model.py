@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from appliance.records import AlertState, Detail, Issue, Reason, Word
+from appliance.records import AlertState, AlertStep, CommunicationMethod, Detail, Issue, Reason, Word
 from appliance.screen.people import Person
+from appliance.store.alert_tests import AlertTest
+from appliance.store.communications import Communication
 from appliance.store.readmodels import AlertView, BoxState, ExposureView, StudyView
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one reader's board is made of.
+
+    Attributes:
+        sources: Theirs alone; empty: all.
+        escalated: Alerts of other sources too, once they went to further targets.
+        told: Whether findings are told in words even where technologists are told the priority only.
+    """
+
+    sources: tuple[str, ...] = ()
+    escalated: bool = False
+    told: bool = True
+
+
+#: Everything.
+ALL = Scope()
 
 
 class State(Word):
     """What has the biggest place."""
 
     URGENT = "urgent"
+    TEST = "test"
     PRIORITY = "priority"
     NOT_ANALYSED = "not-analysed"
     QUALITY = "quality"
@@ -60,6 +82,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """That a person was told of an alert: the last line of the register about it."""
+
+    received_by: str
+    at: datetime
+    method: CommunicationMethod
+    read_back: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """One study's result, or its open quality warnings."""
 
@@ -92,6 +124,20 @@ class Card:
     priority: str = ""
     #: Not analysed because a note rejected the images.
     is_rejected: bool = False
+    #: Its findings are not this reader's to know: neither words nor places nor picture.
+    withheld: bool = False
+    #: The same finding of the same patient was alerted before, then for the last time.
+    flagged_before: datetime | None = None
+    #: Images of it have not reached a destination of originals.
+    not_in_pacs: bool = False
+    #: Nobody has acknowledged it for longer than is right, since it was raised.
+    overdue: bool = False
+    reminded: bool = False
+    told: Told | None = None
+    decided_by: str = ""
+    decided_at: datetime | None = None
+    #: When the examination began, as HH:MM; empty where no header says so.
+    taken_at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +164,18 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """An alert that nobody acknowledges, as every screen shows it: masked, without the finding."""
+
+    alert_id: int
+    person: Person
+    source: str
+    raised_at: datetime
+    #: Whether it is one of this reader's own.
+    is_mine: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What the board is made of, as read from the store at one moment."""
 
@@ -134,6 +192,16 @@ class Facts:
     counts: Mapping[str, int]
     names: tuple[str, ...]
     notice: Notice | None
+    #: Alerts of any source that are overdue.
+    overdue: tuple[AlertView, ...] = ()
+    steps: Mapping[int, Mapping[AlertStep, datetime]] = field(default_factory=dict)
+    flagged_before: Mapping[int, datetime] = field(default_factory=dict)
+    #: Studies with images that a destination has not got.
+    not_in_pacs: frozenset[int] = frozenset()
+    told: Mapping[int, Sequence[Communication]] = field(default_factory=dict)
+    tests: tuple[AlertTest, ...] = ()
+    #: Since when images of an inline source do not reach a destination of originals.
+    pacs_down_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +223,13 @@ class Board:
     warnings: int
     counts: Mapping[str, int]
     last: Card | None
-    #: Open alerts that sound.
-    chime: tuple[int, ...]
+    #: Open alerts that sound, and tests, whose names begin with t.
+    chime: tuple[str, ...]
+    #: Of these, those whose sound repeats.
+    repeat: tuple[str, ...]
+    overdue: tuple[Overdue, ...]
+    tests: tuple[AlertTest, ...]
+    pacs_down_since: datetime | None
     names: tuple[str, ...]
     looked_for: tuple[Mapping[str, str], ...]
     notice: Notice | None

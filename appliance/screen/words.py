@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.records import QualityChoice, QualityReason, Reason
+from appliance.records import CommunicationMethod, QualityChoice, QualityReason, Reason
 from appliance.store.readmodels import AI_UNAVAILABLE, REJECTED
 from appliance.web.i18n import N_
 
@@ -73,6 +73,13 @@ QUALITY_REASONS: dict[str, str] = {
     QualityReason.NO_FAULT_SEEN: N_("I see no such fault in the image"),
 }
 
+#: How a person was told of a finding.
+METHODS: dict[str, str] = {
+    CommunicationMethod.PHONE: N_("By phone"),
+    CommunicationMethod.IN_PERSON: N_("In person"),
+    CommunicationMethod.MESSAGE: N_("By message"),
+}
+
 #: Why an alert was withdrawn.
 WITHDRAWN = {
     "superseded": N_("Replaced by a newer result"),
@@ -107,6 +114,10 @@ ISSUES = {
     "ENGINE_FALLBACK": N_("The AI runs without the engine built for this box. It may be slower."),
     "KSERVE_DEGRADED": N_("The site's AI server does not work as it must. This box computes. It may be slower."),
     "ENGINE_NOT_BUILT": N_("An engine for the AI could not be built. The AI goes on without it."),
+    "ALERT_SINK_FAILING": N_("A light, buzzer or service that alerts are passed on to does not work."),
+    "DESTINATION_PAUSED": N_("A destination is paused by a person. What it is owed stays on this box."),
+    "SETTINGS_BROKEN": N_("The changed settings do not fit and are left out. The box runs with older ones."),
+    "JOURNAL_BROKEN": N_("The journal is not what was written. A person must look."),
     "DATABASE_REBUILT": N_("The database was damaged and has been rebuilt."),
 }
 

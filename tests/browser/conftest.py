@@ -7,9 +7,11 @@ import shutil
 import sys
 
 import pytest
+import web_kit
+from web_kit import browser_cookie
 
 from appliance.clock import SystemClock
-from appliance.config import Site
+from appliance.config import Config, Site
 from appliance.screen import screen_app
 from appliance.store import Store
 from appliance.web.server import WebServer
@@ -23,6 +25,12 @@ def scenes(repo):
     sys.modules["screen_scenes"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _what_all_applications_share_is_made_once():
+    with web_kit.made_once():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -97,8 +105,9 @@ def serve(store, scenes):
     """``serve(port)``: the screen of the store; returns the server and its address."""
     servers = []
 
-    def start(port=0, **site):
-        server = WebServer(screen_app(store, Site(**site), scenes.packages(), SystemClock()), port=port)
+    def start(port=0, config=None, **site):
+        config = config or Config(site=Site(**site))
+        server = WebServer(screen_app(store, config, scenes.packages(), SystemClock()), port=port)
         servers.append(server)
         return server, f"http://127.0.0.1:{server.start()}"
 
@@ -122,15 +131,27 @@ def troubles():
 
 
 @pytest.fixture
-def open_page(serve, browser, troubles):
+def signed_in(store, browser):
+    """``signed_in(address, role)``: a browser in which somebody of a role is signed in; by default a paired screen."""
+
+    def start(address, role="screen", *arguments, **options):
+        context = browser(*arguments, **options)
+        context.add_cookies([browser_cookie(store, address, role)])
+        return context
+
+    return start
+
+
+@pytest.fixture
+def open_page(serve, signed_in, troubles):
     """``open_page(query)``: a connected alert page; its list of troubles is ``page.troubles``."""
 
-    def start(query="", *arguments, context=None, address=None, **options):
+    def start(query="", *arguments, context=None, address=None, role="screen", path="/alert", **options):
         if address is None:
             _, address = serve()
-        page = (context or browser(*arguments, **options)).new_page()
+        page = (context or signed_in(address, role, *arguments, **options)).new_page()
         page.troubles = troubles(page)
-        page.goto(f"{address}/alert{query}")
+        page.goto(f"{address}{path}{query}")
         page.wait_for_selector("html[data-connection=live]")
         return page
 

@@ -12,9 +12,14 @@ import time
 
 import httpx
 import pytest
+from web_kit import COOKIE, browser_cookie, session
 
+from appliance.clock import SystemClock
+from appliance.config import Config
 from appliance.records import Detail, Outcome
+from appliance.screen import screen_app
 from appliance.store.facts import Kind
+from appliance.web.server import WebServer
 
 #: State: where its words stand, and what they are in both languages.
 WORDS = {
@@ -26,10 +31,14 @@ WORDS = {
     "note": ("hero", "For information", "提示"),
     "quality": ("hero", "lung bases cut off", "肺底未包全"),
     "seen": ("seen-by", "Seen by Li Wei", "Li Wei 已于"),
+    "told": ("told", "Dr Chen told at", "通知 Dr Chen"),
+    "test": ("hero", "Test alert", "测试警示"),
     "nothing-flagged": ("hero", "Nothing flagged", "AI 未作提示"),
     "not-analysed": ("hero", "Images are missing", "图像缺失"),
     "ai-down": ("ai-down", "AI NOT WORKING", "AI 不可用"),
 }
+#: Scenes whose state has another name.
+STATES = {"told": "seen"}
 BAND = {"en": "Evaluation, not for patient care", "zh_Hans_CN": "评估模式，不得用于诊疗"}
 FOOTER = {"en": "Not a diagnosis", "zh_Hans_CN": "不作为诊断依据"}
 
@@ -67,7 +76,7 @@ def test_every_state_is_painted_in_both_languages_and_fits_a_small_panel(shown, 
     for locale, words in (("en", english), ("zh_Hans_CN", chinese)):
         page.goto(page.url.split("?")[0] + f"?lang={locale}")
         page.wait_for_selector("html[data-connection=live]")
-        assert page.locator("html").get_attribute("data-state") == state
+        assert page.locator("html").get_attribute("data-state") == STATES.get(state, state)
         assert words in page.get_by_test_id(place).first.inner_text()
         assert page.get_by_test_id("evaluation").inner_text() == BAND[locale]
         assert FOOTER[locale] in page.locator("footer").inner_text()
@@ -77,7 +86,7 @@ def test_every_state_is_painted_in_both_languages_and_fits_a_small_panel(shown, 
     assert page.troubles == []
 
 
-@pytest.mark.parametrize("scene", ["several", "backlog", "ai-down-with-alert", "quality-several", "empty"])
+@pytest.mark.parametrize("scene", ["several", "backlog", "ai-down-with-alert", "quality-several", "overdue", "empty"])
 def test_crowded_and_empty_states_fit_a_small_panel(shown, scene):
     page = shown(scene)
     for locale in BAND:
@@ -90,7 +99,7 @@ def test_crowded_and_empty_states_fit_a_small_panel(shown, scene):
 
 
 @pytest.mark.req("R-SCREEN-07")
-@pytest.mark.parametrize("scene", [*WORDS, "several", "backlog", "ai-down-with-alert"])
+@pytest.mark.parametrize("scene", [*WORDS, "several", "backlog", "ai-down-with-alert", "overdue"])
 def test_no_state_says_normal_or_negative_and_none_shows_a_whole_name(shown, scenes, scene):
     text = shown(scene).locator("body").inner_text().lower()
     for word in ("normal", "negative", "healthy", "absent", "正常", "阴性"):
@@ -181,10 +190,10 @@ def test_a_warning_is_answered_with_choice_reason_and_name_and_is_gone(open_page
 
 
 def test_an_acknowledgement_is_seen_on_every_screen_and_closes_their_questions(
-    open_page, serve, browser, store, write, scenes
+    open_page, serve, signed_in, store, write, scenes
 ):
     _, address = serve()
-    context = browser()
+    context = signed_in(address)
     alert = write(scenes.urgent)
     first = open_page(context=context, address=address)
     second = open_page(context=context, address=address)
@@ -198,10 +207,10 @@ def test_an_acknowledgement_is_seen_on_every_screen_and_closes_their_questions(
 
 
 def test_the_box_is_told_when_an_alert_was_painted(open_page, store, write, scenes, wait_until):
-    page = open_page("?screen=ct-1")
+    page = open_page()
     alert = write(scenes.urgent)
     fact = wait_until(lambda: store.journal.after(0, 10, (Kind.ALERT_PRESENTED,)))[0]
-    assert fact.body == {"alert": alert, "screen": "ct-1"}
+    assert fact.body == {"alert": alert, "screen": "CT1-screen"}
     assert page.troubles == []
 
 
@@ -254,24 +263,30 @@ def test_connection_lost_is_said_within_8_s_and_no_result_stays_visible(serve, o
 
 
 @pytest.mark.req("R-SCREEN-02")
-def test_a_server_that_hangs_is_noticed_as_one_that_is_gone(repo, open_page, tmp_path):
+def test_a_server_that_hangs_is_noticed_as_one_that_is_gone(repo, open_page, browser, tmp_path):
     code = textwrap.dedent("""
         import sys, time
         from pathlib import Path
         from appliance.clock import SystemClock
-        from appliance.config import Site
+        from appliance.config import Config
+        from appliance.records import SYSTEM
         from appliance.screen import screen_app
         from appliance.store import Store
         from appliance.web.server import WebServer
         store = Store.open(Path(sys.argv[1]), SystemClock(), reserve_bytes=0)
-        print(WebServer(screen_app(store, Site(), {}, SystemClock()), port=0).start(), flush=True)
+        store.screens.offer("CT1", (), "code", SYSTEM)
+        cookie = store.sessions.open(store.screens.pair("code"), "pairing")
+        print(WebServer(screen_app(store, Config(), {}, SystemClock()), port=0).start(), cookie, flush=True)
         time.sleep(600)
     """)
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "other")], cwd=repo, stdout=subprocess.PIPE, text=True
     )
     try:
-        page = open_page(address=f"http://127.0.0.1:{process.stdout.readline().strip()}")
+        port, cookie = process.stdout.readline().split()
+        address, context = f"http://127.0.0.1:{port}", browser()
+        context.add_cookies([{"name": COOKIE, "value": cookie, "url": address}])
+        page = open_page(address=address, context=context)
         os.kill(process.pid, signal.SIGSTOP)
         page.wait_for_selector("html[data-connection=lost]", timeout=8000)
         os.kill(process.pid, signal.SIGCONT)
@@ -283,11 +298,11 @@ def test_a_server_that_hangs_is_noticed_as_one_that_is_gone(repo, open_page, tmp
 
 
 @pytest.mark.req("R-SCREEN-02")
-def test_a_page_whose_script_never_ran_says_connection_lost(serve, browser, write, scenes):
+def test_a_page_whose_script_never_ran_says_connection_lost(serve, signed_in, write, scenes):
     write(scenes.urgent)
     _, address = serve()
     for options in ({"java_script_enabled": False}, {}):
-        page = browser(**options).new_page()
+        page = signed_in(address, **options).new_page()
         if not options:
             page.route("**/alert.js", lambda route: route.fulfill(body="throw new Error('broken')"))
         page.goto(f"{address}/alert")
@@ -322,10 +337,12 @@ def test_an_alert_missed_while_the_server_was_away_is_shown_and_sounds_once(serv
 @pytest.mark.req("R-SCREEN-04")
 def test_the_stream_replays_missed_rows_exactly_once(serve, store, write, scenes):
     _, address = serve()
+    cookie = session(store)
     ids, told = [], []
 
     def read(last, enough):
         headers = {"Last-Event-ID": str(last)} if last is not None else {}
+        headers["Cookie"] = f"{COOKIE}={cookie}"
         with httpx.stream("GET", f"{address}/events", headers=headers, timeout=20) as answer:
             name = ""
             for line in answer.iter_lines():
@@ -352,17 +369,9 @@ def test_the_stream_replays_missed_rows_exactly_once(serve, store, write, scenes
 
 
 def test_streams_that_were_left_are_forgotten(serve, open_page, wait_until, scenes, store):
-    from appliance.clock import SystemClock
-    from appliance.config import Site
-    from appliance.screen.app import _Screen
-    from appliance.web.app import make_app
-    from appliance.web.server import WebServer
-
-    screen = _Screen(store, Site(), scenes.packages(), SystemClock())
-    feed = screen.feed
-    server = WebServer(
-        make_app(screen.routes(), screen.pool, on_start=feed.start, on_stop=feed.stop, on_end=feed.join), port=0
-    )
+    app = screen_app(store, Config(), scenes.packages(), SystemClock())
+    feed = app.state.feed
+    server = WebServer(app, port=0)
     address = f"http://127.0.0.1:{server.start()}"
     try:
         page = open_page(address=address)
@@ -528,6 +537,179 @@ def test_page_and_style_are_small(open_page):
     )
     assert len(sizes) == 3
     assert sum(sizes) < 150_000
+
+
+CLINICAL = {
+    "site": {"mode": "clinical", "radiologist_phone": "5 1234", "service_phone": "400 820 1234"},
+    "sources": [{"name": "CT-1", "ae_title": "CT1"}, {"name": "DX-2", "ae_title": "DX2"}],
+    "screen": {"escalation": {"repeat_every_s": 5}},
+}
+
+
+@pytest.mark.req("R-ALERT-02")
+def test_who_was_told_is_recorded_by_keys_on_a_small_panel_and_its_facts_stand_in_order(
+    serve, open_page, store, write, scenes, wait_until
+):
+    _, address = serve(config=Config.model_validate(CLINICAL))
+    page = open_page("?lang=zh_Hans_CN", address=address, viewport={"width": 800, "height": 480})
+    alert = write(scenes.urgent)
+    page.wait_for_selector("[data-alert-state=presented]")
+    page.keyboard.press("t")
+    page.wait_for_selector("#tell[open]")
+    assert page.get_by_test_id("tell-who").inner_text() == "王晓明 · PID-88172355 · ACC20260100474711"
+    assert "疑似颅内出血" in page.locator("#tell-what").inner_text()
+    assert page.evaluate("(e => e.scrollHeight <= e.clientHeight && e.getBoundingClientRect().bottom <= innerHeight)"
+                         "(document.getElementById('tell'))")  # fmt: skip
+    page.click("#tell .primary")
+    assert page.locator("#tell").is_visible(), "nothing is recorded until everything is filled in"
+    page.click("#tell :text('电话')")
+    page.click("#tell :text('已复述')")
+    page.fill("#tell-whom", "Dr Chen")
+    page.fill("#tell-name", "Li Wei")
+    page.press("#tell-name", "Enter")
+    page.wait_for_selector("[data-testid=told]")
+    assert not page.locator("#tell").is_visible()
+    assert "通知 Dr Chen" in page.get_by_test_id("told").inner_text()
+    facts = [fact for fact in store.journal.of_study(1) if str(fact.kind).startswith("alert_")]
+    assert [str(fact.kind) for fact in facts] == [
+        "alert_raised", "alert_presented", "alert_acknowledged", "alert_communicated"
+    ]  # fmt: skip
+    body = facts[-1].body
+    assert (facts[-1].actor["name"], body["received_by"], body["method"], body["read_back"], body["alert"]) == (
+        "Li Wei", "Dr Chen", "phone", True, alert
+    )  # fmt: skip
+    # A second person: the first name is one tap away.
+    page.click("[data-testid=tell]")
+    page.click("#tell-recipients button:has-text('Dr Chen')")
+    page.click("#tell-names button:has-text('Li Wei')")
+    page.click("#tell :text('当面')")
+    page.click("#tell .primary")
+    wait_until(lambda: len(store.communications.of_alerts([alert])[alert]) == 2)
+    assert page.troubles == []
+
+
+@pytest.mark.req("R-ALERT-01")
+@pytest.mark.req("R-ALERT-06")
+def test_whoever_is_signed_in_acknowledges_with_one_tap_and_can_try_whether_alerts_arrive(
+    serve, open_page, signed_in, store, write, scenes, wait_until
+):
+    _, address = serve(config=Config.model_validate(CLINICAL))
+    loud = "--autoplay-policy=no-user-gesture-required"
+    at_scanner = open_page("", address=address, context=signed_in(address, "screen", loud))
+    page = open_page("", address=address, context=signed_in(address, "technologist"))
+    alert = write(scenes.urgent)
+    at_scanner.wait_for_selector("html[data-chimes='1']")
+    page.click("[data-acknowledge]")
+    page.wait_for_selector("[data-testid=seen-by]")
+    assert not page.locator("#acknowledge").is_visible()
+    assert store.views.alert(alert).acknowledged_by == "Theo Technologist"
+    page.click("[data-testid=more]")
+    assert "/critical-values" in page.get_by_test_id("elsewhere").inner_html()
+    page.click("[data-testid=test]")
+    page.select_option("#test-source", "CT-1")
+    page.click("[data-testid=begin-test]")
+    for one in (page, at_scanner):
+        one.wait_for_selector("html[data-state=test]")
+        assert "TEST" in one.get_by_test_id("hero").inner_text()
+        assert one.evaluate(OVERFLOW) == []
+    at_scanner.wait_for_selector("html[data-chimes='2']")
+    assert at_scanner.locator(".frame").evaluate("e => getComputedStyle(e).opacity") != "0"
+    wait_until(lambda: store.alert_tests.open()[0].is_presented)
+    page.keyboard.press("a")
+    at_scanner.wait_for_selector("html[data-state=seen]")
+    assert store.journal.after(0, 100, (Kind.TEST_ALERT_ACKNOWLEDGED,))[0].actor["name"] == "Theo Technologist"
+    assert page.troubles + at_scanner.troubles == []
+
+
+@pytest.mark.req("R-ALERT-03")
+def test_the_chime_repeats_until_it_is_paused_and_a_new_alert_ends_the_pause(serve, open_page, store, write, scenes):
+    _, address = serve(config=Config.model_validate(CLINICAL))
+    page = open_page("", "--autoplay-policy=no-user-gesture-required", address=address)
+    alert = write(scenes.urgent)
+    page.wait_for_selector("html[data-chimes='1']")
+    write(scenes.steps_taken, alert, scenes.AlertStep.REPEAT)
+    page.wait_for_selector("html[data-chimes='2']", timeout=9000)
+    page.keyboard.press("m")
+    page.wait_for_selector("html[data-sound=paused]")
+    assert "1:5" in page.get_by_test_id("sound").inner_text()
+    page.wait_for_timeout(5600)
+    assert page.locator("html").get_attribute("data-chimes") == "2"
+    write(scenes.urgent, scenes.LI)
+    page.wait_for_selector("html[data-chimes='3']")
+    assert page.locator("html").get_attribute("data-sound") == "on"
+    for one in store.views.open_alerts():
+        store.alerts.acknowledge(one.id, _person())
+    page.wait_for_selector("html[data-state=seen]")
+    page.wait_for_timeout(5600)
+    assert page.locator("html").get_attribute("data-chimes") == "3", "an acknowledged alert is silent"
+
+
+@pytest.mark.fault("T45")
+def test_keys_hide_names_switch_the_language_and_say_what_they_do_and_a_lost_act_is_loud(
+    serve, open_page, store, write, scenes, wait_until
+):
+    _, address = serve(config=Config.model_validate(CLINICAL))
+    page = open_page("", address=address)
+    alert = write(scenes.urgent)
+    page.wait_for_selector("[data-acknowledge]")
+    page.keyboard.press("?")
+    page.wait_for_selector("#keys[open]")
+    assert page.locator("#keys kbd").all_inner_texts() == ["A", "T", "M", "P", "F", "L", "?"]
+    for button in page.locator("#keys button").all():
+        assert button.bounding_box()["height"] >= 48
+    page.keyboard.press("?")
+    page.wait_for_selector("#keys", state="hidden")
+    page.keyboard.press("p")
+    assert "blur" in page.locator(".who-line").first.evaluate("e => getComputedStyle(e).filter")
+    assert page.get_by_test_id("privacy").is_visible()
+    page.keyboard.press("p")
+    assert page.locator(".who-line").first.evaluate("e => getComputedStyle(e).filter") == "none"
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement !== null")
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement === null")
+    # An acknowledgement that does not arrive is said, and the question stays open.
+    page.route("**/acknowledge", lambda route: route.abort())
+    page.keyboard.press("a")
+    page.fill("#acknowledge-name", "Li Wei")
+    page.click("#acknowledge .primary")
+    page.wait_for_selector("#acknowledge-error:not([hidden])")
+    assert store.views.alert(alert).acknowledged_by == ""
+    page.unroute("**/acknowledge")
+    page.click("#acknowledge .primary")
+    wait_until(lambda: store.views.alert(alert).acknowledged_by == "Li Wei")
+    page.wait_for_selector("#acknowledge", state="hidden")
+    page.keyboard.press("l")
+    page.wait_for_selector("html[lang=zh-Hans-CN]")
+    assert [line for line in page.troubles if "net::ERR_FAILED" not in line] == []
+
+
+@pytest.mark.req("R-ALERT-03")
+@pytest.mark.req("R-ALERT-07")
+def test_overdue_stands_on_a_screen_of_another_scanner_without_its_finding_and_a_revoked_screen_shows_nothing(
+    serve, open_page, browser, store, write, scenes
+):
+    _, address = serve(config=Config.model_validate(CLINICAL))
+    context = browser()
+    context.add_cookies([browser_cookie(store, address, name="DX-2 room", sources=("DX-2",))])
+    page = open_page("?lang=zh_Hans_CN", address=address, context=context)
+    alert = write(scenes.urgent)
+    write(scenes.steps_taken, alert, scenes.AlertStep.REPEAT, scenes.AlertStep.TELL)
+    page.wait_for_timeout(1200)
+    assert page.get_by_test_id("overdue").count() == 0
+    assert page.locator("[data-alert]").count() == 0
+    write(scenes.steps_taken, alert, scenes.AlertStep.OVERDUE)
+    banner = page.get_by_test_id("overdue")
+    banner.wait_for()
+    said = banner.inner_text()
+    assert "超时未处理" in said
+    assert "王*明" in said
+    assert "CT-1" in said
+    assert "疑似" not in page.locator("#board").inner_text()
+    assert page.locator("html").get_attribute("data-state") == "idle"
+    (mine,) = [one for one in store.screens.all() if one.name == "DX-2 room"]
+    store.screens.revoke(mine.id, _person())
+    page.wait_for_url("**/sign-in**", timeout=15000)
 
 
 def _person():

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from box_kit import Box, box_config
 from pydicom import dcmread
+from web_kit import COOKIE, session
 
 from appliance.records import Outcome
 from appliance.simulate.bleed import Bleed
@@ -77,8 +78,9 @@ def config_path(box, tmp_path_factory):
 @pytest.fixture(scope="module")
 def screen(box):
     """A browser's requests in Chinese."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{box.daemon.screen_port}", follow_redirects=True) as client:
-        assert client.get("/alert", params={"lang": "zh_Hans_CN"}).status_code == 200
+    base = f"http://127.0.0.1:{box.daemon.screen_port}"
+    with httpx.Client(base_url=base, cookies={COOKIE: session(box.store)}, follow_redirects=True) as client:
+        assert client.get("/language", params={"to": "zh_Hans_CN", "next": "/alert"}).status_code == 200
         yield client
 
 

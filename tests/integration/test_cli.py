@@ -143,7 +143,7 @@ def test_unreachable_destination_is_told_in_plain_words(box, scanside):
     [
         ("sit: {}\n", "line 1: sit"),
         ("site:\n  mode: clinicl\n", "line 2: site.mode"),
-        ("screen: {host: 0.0.0.0}\n", "this machine only"),
+        ("screen: {host: 0.0.0.0}\n", "add screen.tls"),
         ("packages: [{name: nothing}]\n", "installed are bone-age, chest-ct-nodule,"),
         ("site: {mode: clinical}\npackages: [{name: head-ct-hyperdensity}]\n", "evaluation"),
         ("site: {}\nsite: {}\n", "stands twice"),

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from deliver_kit import running_box
 
 from appliance.cli import main
+from appliance.store.destinations import tell_gone
 
 AT = "2026-01-01T00:00:00.000000Z"
 
@@ -24,8 +25,8 @@ def scanside(tmp_path):
     document = {"state_path": str(tmp_path / "state"), "sources": [asking], "destinations": [pacs]}
     path.write_text(yaml.safe_dump(document))
 
-    def call(*arguments, status=0):
-        done = CliRunner().invoke(main, [*arguments, "--config", str(path)])
+    def call(*arguments, status=0, typed=None):
+        done = CliRunner().invoke(main, [*arguments, "--config", str(path)], input=typed)
         assert done.exit_code == status, done.output
         return done.output
 
@@ -64,3 +65,40 @@ def test_commands_tell_what_waits_for_commitment_and_which_images_are_gone(tmp_p
             tx.execute("UPDATE study SET images_removed_at = ?", (AT,))
     assert "all that was sent is committed to" in scanside("dest", "show", "pacs")
     assert "images removed from this box on 2026-01-01" in scanside("study", "show", "1")
+
+
+@pytest.mark.req("R-CUSTODY-06")
+def test_a_person_gives_up_a_destination_that_is_gone_by_typing_its_name_and_no_other(tmp_path, scanside):
+    with running_box(tmp_path / "state") as box:
+        for n in range(2):
+            box.owe(study=n + 1, destination="old")
+        box.owe(destination="pacs")
+        tell_gone(box.store.db, ["pacs"])
+
+    def states():
+        with running_box(tmp_path / "state") as box:
+            return box.states(), box.issues()
+
+    forget = ("dest", "forget", "old", "--reason", "replaced")
+    assert "Missing option" in scanside("dest", "forget", "old", status=2)
+    asked = scanside(*forget, typed="olt\n", status=6)
+    assert "2 objects that it has not got" in asked
+    assert "was not typed, so nothing has changed" in asked
+    assert "was not typed" in scanside(*forget, typed="", status=6)
+    assert "is configured and is still sent to" in scanside(
+        "dest", "forget", "pacs", "--reason", "x", "--yes", status=6
+    )
+    assert states() == (["owed"] * 3, {"DESTINATION_GONE"})
+    assert "old is forgotten: 2 objects" in scanside(*forget, typed="old\n")
+    assert states() == (["forgotten", "forgotten", "owed"], set())
+    assert "2 original to" not in scanside("dest", "list")
+    assert "1 original to old: forgotten" in scanside("study", "show", "1")
+    assert "nothing is owed to a destination 'old'" in scanside(*forget, "--yes", status=4)
+
+
+@pytest.mark.req("R-CUSTODY-06")
+def test_a_program_gives_up_a_destination_without_typing_and_reads_what_ended(tmp_path, scanside):
+    with running_box(tmp_path / "state") as box:
+        box.owe(destination="old", state="parked")
+    told = json.loads(scanside("dest", "forget", "old", "--reason", "replaced", "--yes", "--json"))
+    assert told == {"destination": "old", "ended": {"owed": 0, "held": 0, "parked": 1, "uncommitted": 0}}

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import hl7 as parser
 import pytest
+from box_kit import Box, box_config
 from deliver_kit import running_box
 from http_kit import http_stub
 from mllp_kit import ack_of, mllp_peer
@@ -28,7 +30,12 @@ from appliance.clock import FakeClock
 from appliance.config import Config
 from appliance.deliver.echo import probe
 from appliance.deliver.hl7 import control_id
+from appliance.deliver.senders import sender_of
+from appliance.records import AnalysisResult, Detail, Outcome, Reason
 from appliance.simulate.orthanc import Orthanc
+from appliance.simulate.scenarios import SCENARIOS
+from appliance.store.jsonable import dump
+from engines.package import bundled_packages, parse_manifest
 
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -314,6 +321,112 @@ def test_results_reach_a_his_as_messages_that_another_parser_reads(box, authorit
     ]
     assert "张^三" in str(read[0].segment("PID")[5])
     assert {str(obx[11]) for one in read for obx in one.segments("OBX")} == {"P"}
+
+
+def owe_of_analysis(box, result, **changes):
+    """A statement of an analysis by a package that came with the box, as they stand in its database."""
+    manifest = parse_manifest((bundled_packages()["head-ct-hyperdensity"] / "model.yaml").read_bytes())
+    text = (bundled_packages()["head-ct-hyperdensity"] / "model.yaml").read_text("utf-8")
+    package = {"name": manifest.name, "version": manifest.version, "title": manifest.title.en}
+    one = owe_statement(box, package=STATEMENT["package"] | package, **changes)
+    with box.store.db.write() as tx:
+        tx.insert(
+            "package",
+            name=manifest.name,
+            version=manifest.version,
+            digest="d",
+            origin="config",
+            manifest=text,
+            state="live",
+            state_at=tx.at,
+            installed_at=tx.at,
+        )
+        analysis_id = tx.insert(
+            "analysis",
+            study_id=1,
+            package=manifest.name,
+            package_version=manifest.version,
+            role="live",
+            state="done",
+            category=1,
+            notify="active",
+            intended_use="detection",
+            ready_at=tx.at,
+            ready_mono=0.0,
+            boot="b",
+            deadline_s=1.0,
+            result=dump(result),
+        )
+        tx.execute("UPDATE delivery SET analysis_id = ? WHERE id = ?", (analysis_id, one))
+    return manifest
+
+
+@pytest.mark.req("R-DELIVER-02", "R-DELIVER-08")
+@pytest.mark.parametrize("charset", ["gb18030", "utf-8"])
+def test_a_his_reads_a_finding_and_its_caveats_in_chinese(box, charset):
+    left_out = Detail("{count} of {total} images left out: localizer", {"count": 2, "total": 9})
+    result = AnalysisResult(outcome=Outcome.FINDING, caveats=(left_out,))
+    bleed, _ = STATEMENT["findings"]
+    manifest = owe_of_analysis(box, result, findings=[bleed | {"id": "hyperdensity"}], predecessors=["2.25.9"])
+    with mllp_peer(lambda message: ack_of(message, "AA")) as peer:
+        stage = box.stage_to(destination("hl7", peer.port, charset=charset, language="zh_Hans_CN"))
+        box.drain(stage)
+        stage.close()
+    message = parser.parse(peer.got[0].decode(charset))
+    observed = [str(obx[5]) for obx in message.segments("OBX")]
+    title = manifest.findings[0].title.zh_Hans
+    assert f"{title}。" in observed
+    assert title in observed
+    assert manifest.title.zh_Hans in str(message.segment("OBR")[4])
+    notes = [str(nte[3]) for nte in message.segments("NTE")]
+    assert notes[:3] == ["评估模式，不得用于诊疗。", "演示。不得用于临床。", "不可用于诊断。"]
+    assert notes[3:] == [
+        f"本消息取代先前的消息（{control_id('2.25.9')}）。",
+        f"检查内容：{manifest.looked_for.zh_Hans}",
+        f"未检查：{manifest.not_looked_for.zh_Hans}",
+        "9 幅图像中有 2 幅未采用：定位像",
+    ]
+    assert {str(obx[11]) for obx in message.segments("OBX")} == {"P"}
+
+
+@pytest.mark.req("R-DELIVER-02", "R-DELIVER-08")
+def test_a_his_reads_in_the_language_of_the_site_why_a_study_was_not_analysed(box, monkeypatch):
+    missing = Detail("{count} images of the series are no longer on this box; send the study again", {"count": 3})
+    result = AnalysisResult(outcome=Outcome.NOT_ANALYSED, reason=Reason.INCOMPLETE, details=(missing,))
+    reason = {"reason": "incomplete", "reason_text": f"The series is incomplete. {missing}"}
+    owe_of_analysis(box, result, outcome="NOT_ANALYSED", findings=[], **reason)
+    with mllp_peer(lambda message: ack_of(message, "AA")) as peer:
+        to = destination("hl7", peer.port, charset="gb18030")
+        speaking = sender_of(to, "SCANSIDE", box.clock, locale="zh_Hans_CN", said=box.store.deliveries.said)
+        monkeypatch.setattr("appliance.deliver.stage.sender_of", lambda *_, **__: speaking)
+        stage = box.stage_to(to)
+        box.drain(stage)
+        stage.close()
+    message = parser.parse(peer.got[0].decode("gb18030"))
+    observed = [str(obx[5]) for obx in message.segments("OBX")]
+    assert observed[1] == "未分析。"
+    assert observed[2].startswith("incomplete: 序列不完整。 该序列有 3 幅影像已不在本机")
+
+
+@pytest.mark.req("R-DELIVER-02", "R-DELIVER-08")
+def test_a_running_box_tells_its_his_in_the_language_of_the_site_that_a_study_was_not_analysed(tmp_path):
+    images = next(one for one in SCENARIOS if one.name == "head_ct_bleed").build("his")[:5]
+    with mllp_peer(lambda message: ack_of(message, "AA")) as peer:
+        his = {"kind": "hl7", "name": "his", "purpose": "test", "host": "127.0.0.1", "port": peer.port}
+        config = box_config(tmp_path / "state", site={"language": "zh_Hans_CN"})
+        config = type(config).model_validate(
+            {**config.model_dump(mode="json"), "destinations": [{**his, "charset": "gb18030"}]}
+        )
+        with Box(config) as box:
+            box.send(images)
+            box.wait(lambda: peer.got, "message")
+            (analysis,) = box.study(images[0].StudyInstanceUID).analyses
+    message = parser.parse(peer.got[0].decode("gb18030"))
+    observed = [str(obx[5]) for obx in message.segments("OBX")]
+    assert observed[1] == "未分析。"
+    assert observed[2].startswith(f"{analysis.reason}: ")
+    assert not re.search("[a-z]{2}", observed[2].partition(": ")[2])
+    assert "头颅" in str(message.segment("OBR")[4])
 
 
 @pytest.mark.req("R-DELIVER-02", "R-DELIVER-06")

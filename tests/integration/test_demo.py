@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 
+import httpx
 import pydicom
 import pytest
 from box_process import ROOT
@@ -54,6 +58,7 @@ def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(tmp_path
     assert finding["key_slices"]
     assert bleed["looked_for"]
     assert bleed["not_looked_for"]
+    assert set(document["sign_in"]) == {"url", "names", "password"}
     once = {"sent": 1, "owed": 1}
     assert bleed["pacs"] == {"images": {"sent": 33, "owed": 33}, "sr": once, "gsps": once, "ko": once, "sc": once}
     assert "http://127.0.0.1:" in done.stderr
@@ -68,6 +73,7 @@ def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(tmp_path
     assert "Traceback" not in log
     assert "SIM-000" not in log
     assert "PHANTOM" not in log
+    assert document["sign_in"]["password"] not in log
 
 
 @pytest.mark.req("R-DEMO-04")
@@ -82,6 +88,37 @@ def test_own_files_are_sent_instead_and_a_pacs_of_ours_stands_in_for_orthanc(tmp
     assert done.returncode == 0, done.stderr
     assert [study["outcome"] for study in document["studies"]] == ["NOT_APPLICABLE"]
     assert len(list((tmp_path / "kept" / "pacs").glob("*.dcm"))) == 1
+
+
+@pytest.mark.req("R-DEMO-07")
+def test_one_click_opens_the_alert_screen_of_the_demo_and_each_role_can_sign_in(tmp_path):
+    from appliance.simulate.dicomize import save
+    from appliance.simulate.scenarios import SCENARIOS
+
+    save(next(one for one in SCENARIOS if one.name == "knee_xray").build("own"), tmp_path / "own")
+    running = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_ORTHANC, "demo", "--send", tmp_path / "own"],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+    try:
+        said = "".join(running.stdout.readline() for _ in range(4))
+        address, ticket = re.search(r"(http://127\.0\.0\.1:\d+)(/pair\?ticket=\S+)", said).groups()
+        names, password = re.search(r"as ([a-z, ]+); password (\S+)", said).groups()
+        with httpx.Client(base_url=address) as kiosk:
+            assert kiosk.get(ticket).status_code == 200
+            assert kiosk.get("/alert").status_code == 200
+        with httpx.Client(base_url=address) as late:
+            assert late.get(ticket).status_code == 422
+        assert names.split(", ") == ["viewer", "technologist", "radiologist", "administrator", "service"]
+        for name in ("viewer", "service"):
+            with httpx.Client(base_url=address, headers={"Origin": address}) as desk:
+                desk.get("/sign-in")
+                given = {"csrf": desk.cookies["scanside_csrf"], "name": name, "password": password}
+                assert desk.post("/sign-in", data=given).headers["location"] == "/"
+                assert desk.get("/account").status_code == 200
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
 
 
 def test_folder_that_is_not_empty_is_not_touched(tmp_path):

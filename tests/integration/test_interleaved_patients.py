@@ -91,7 +91,7 @@ class Reader:
     def drop(self, series_key):
         """Nothing is kept."""
 
-    def finish(self, analysis_id, package, inputs, *, limit_s, study=""):
+    def finish(self, analysis_id, package, inputs, *, limit_s, study="", operating_points=None):
         (given,) = inputs.values()
         told = [json.loads(Path(one.path).read_bytes().rpartition(b"\n")[2]) for one in given.instances]
         self.mixed += len({one["person"] for one in told}) > 1

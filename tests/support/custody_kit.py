@@ -107,17 +107,20 @@ class CommittingPacs:
 
 
 class AskingScanner:
-    """Sends images, asks for commitment, and takes reports on a listener of its own."""
+    """Sends images, asks for commitment, and takes reports on a listener of its own, over TLS too."""
 
-    def __init__(self, ae_title="CT-1", *, report_status=0x0000, port=0):
-        self.ae_title, self.report_status, self._port = ae_title, report_status, port
+    def __init__(self, ae_title="CT-1", *, report_status=0x0000, port=0, tls=None):
+        self.ae_title, self.report_status, self._port, self._tls = ae_title, report_status, port, tls
         self.reports = Waits()
 
     def __enter__(self):
         ae = AE(ae_title=self.ae_title)
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
         self.server = ae.start_server(
-            ("127.0.0.1", self._port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._reported)]
+            ("127.0.0.1", self._port),
+            block=False,
+            ssl_context=self._tls,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._reported)],
         )
         self.port = self.server.socket.getsockname()[1]
         return self

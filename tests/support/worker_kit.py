@@ -68,7 +68,10 @@ def _manifest(name, stage, **changes):
         "title": _text("Bright"),
         "advice": _text("Look"),
         "category": 1,
-        "operating_points": [{"name": "default", "threshold": 0.5}],
+        "operating_points": [
+            {"name": "default", "threshold": 0.5, "default": True},
+            {"name": "sensitive", "threshold": 0.3},
+        ],
     }
     return {
         "schema": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from appliance.clock import Clock
 from appliance.store import Store
-from appliance.store.facts import ClockJumped
+from appliance.store.facts.box import ClockJumped
 from appliance.store.retention import note_clock_jump
 
 #: Smaller steps are the ordinary work of NTP.

@@ -13,7 +13,8 @@ from appliance.cli import engine_work, main
 from appliance.clock import SystemClock
 from appliance.config import load_config
 from appliance.store import Store
-from appliance.store.facts import EngineFallback, EngineServes, Kind
+from appliance.store.facts import Kind
+from appliance.store.facts.packages import EngineFallback, EngineServes
 from appliance.store.journal import Journal
 from engines.errors import BuildError
 from engines.store import EngineKey, EngineStore

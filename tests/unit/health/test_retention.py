@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 
 import pytest
+from built_kit import say_built
 from plan_kit import plan_for
 
 from appliance.config import Config
 from appliance.health.retention import RetentionStage
 from appliance.records import AnalysisResult, DeliveryKind, Outcome
-from appliance.store.destinations import tell_gone
+from appliance.store.destinations import forget, tell_gone
 from appliance.store.ending import OwedResult
 from appliance.store.facts import Kind
 from appliance.store.rebuild import recover
+from appliance.store.reissue import reissue_for_review
 from appliance.store.spool import PICTURES, RESULTS
 
 HOUR, DAY = 3600, 86400
@@ -34,17 +36,7 @@ def study(store, make_header, receive):
         picture = store.spool.write_blob(PICTURES, b"png", suffix=".png")
         result = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED, pictures=(picture,))
         store.analyses.finish(analysis_id, result, (OwedResult(destination="pacs", kind=DeliveryKind.SR),))
-        store.deliveries.built(
-            analysis_id,
-            DeliveryKind.SR,
-            identity_revision=1,
-            path=store.spool.write_blob(RESULTS, b"sr"),
-            sha256="x",
-            size=2,
-            sop_class_uid="1.2",
-            transfer_syntax_uid="1.2",
-            ms=1,
-        )
+        say_built(store, analysis_id, path=store.spool.write_blob(RESULTS, b"sr"))
         for delivery in store.deliveries.next_owed("pacs", store.db.clock.now(), 10):
             store.deliveries.sent(delivery.id, 0)
         return analysis_id
@@ -161,3 +153,18 @@ def test_what_is_owed_to_a_destination_that_is_gone_is_told_of(store, study, clo
     (issue,) = store.issues.open()
     assert (issue.code, issue.subject) == ("DESTINATION_GONE", "pacs")
     assert "1 objects are owed to it" in issue.detail["why"]
+
+
+def test_what_is_owed_anew_to_a_destination_that_is_gone_is_told_without_a_restart(store, study, clock):
+    analysis_id = study(1)
+    keeping = stage(store, clock)
+    tell_gone(store.db, [])
+    assert store.issues.open() == []
+    with store.db.write() as tx:
+        reissue_for_review(tx, tx.all("SELECT * FROM delivery WHERE analysis_id = ?", (analysis_id,)), 1, 1)
+    run(keeping, clock, 1)
+    (issue,) = store.issues.open()
+    assert (issue.code, issue.subject) == ("DESTINATION_GONE", "pacs")
+    forget(store.db, "pacs", [], "replaced")
+    run(keeping, clock, 1)
+    assert store.issues.open() == []

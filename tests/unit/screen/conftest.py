@@ -6,6 +6,7 @@ import importlib.util
 import sys
 
 import pytest
+import web_kit
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,9 @@ def write(store):
             return function(tx, *arguments, **more)
 
     return call
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _what_all_applications_share_is_made_once():
+    with web_kit.made_once():
+        yield

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from web_kit import COOKIE, session
 
-from appliance.config import Site
+from appliance.config import Config, Site
 from appliance.dicom.geometry import SlicePlace, sort_slices
 from appliance.errors import NotAnalysable
 from appliance.records import Detail
@@ -20,11 +21,14 @@ from appliance.web.server import WebServer
 
 
 @contextmanager
-def _served(app):
+def _served(app, store):
     server = WebServer(app, port=0)
     address = f"http://127.0.0.1:{server.start()}"
+    cookies = {COOKIE: session(store)}
     try:
-        with httpx.Client(base_url=address, headers={"Origin": address}, follow_redirects=True, timeout=20) as client:
+        with httpx.Client(
+            base_url=address, headers={"Origin": address}, cookies=cookies, follow_redirects=True, timeout=20
+        ) as client:
             yield client
     finally:
         server.stop()
@@ -33,7 +37,7 @@ def _served(app):
 @pytest.fixture
 def serve(store, clock, scenes):
     """``with serve() as client``: the screen of the store as it stands now."""
-    return lambda **site: _served(screen_app(store, Site(**site), scenes.packages(), clock))
+    return lambda **site: _served(screen_app(store, Config(site=Site(**site)), scenes.packages(), clock), store)
 
 
 @pytest.fixture
@@ -76,7 +80,8 @@ def test_the_front_door_leads_to_the_alert_page(client):
 def test_a_choice_of_language_is_remembered(client):
     assert "Evaluation, not for patient care" in client.get("/alert").text
     assert "评估模式，不得用于诊疗" in client.get("/alert?lang=zh_Hans_CN").text
-    page = client.get("/alert")
+    assert "Evaluation, not for patient care" in client.get("/alert").text
+    page = client.get("/language?to=zh_Hans_CN&next=/alert")
     assert "评估模式，不得用于诊疗" in page.text
     assert 'lang="zh-Hans-CN"' in page.text
     assert page.headers["content-language"] == "zh-Hans-CN"
@@ -131,7 +136,7 @@ def test_an_acknowledgement_stands_in_the_journal_with_the_name(post, rows, writ
     alert = write(scenes.urgent)
     assert post(f"/alerts/{alert}/acknowledge", {"name": " Li Wei "}).status_code == 204
     (fact,) = rows(Kind.ALERT_ACKNOWLEDGED)
-    assert fact.actor == {"kind": "person", "name": "Li Wei", "role": ""}
+    assert fact.actor == {"kind": "person", "name": "Li Wei", "role": "screen"}
     assert store.views.alert(alert).acknowledged_by == "Li Wei"
 
 
@@ -160,10 +165,10 @@ def test_an_act_from_elsewhere_is_refused(post, rows, write, scenes, headers):
 
 def test_presented_is_recorded_with_the_screens_name(post, rows, write, scenes):
     alert = write(scenes.urgent)
-    assert post(f"/alerts/{alert}/presented", {"screen": "ct-1"}).status_code == 204
-    assert post(f"/alerts/{alert}/presented", {"screen": "ct-2"}).status_code == 204
-    assert [fact.body for fact in rows(Kind.ALERT_PRESENTED)] == [{"alert": alert, "screen": "ct-1"}]
-    assert post(f"/alerts/{alert}/presented", {"screen": "<script>"}).status_code == 400
+    # Whose screen it is says the session, not the page.
+    for _ in range(2):
+        assert post(f"/alerts/{alert}/presented", {"screen": "another"}).status_code == 204
+    assert [fact.body for fact in rows(Kind.ALERT_PRESENTED)] == [{"alert": alert, "screen": "CT1-screen"}]
 
 
 def test_the_picture_of_a_detection_package_is_served_and_of_a_triage_package_not(client, store, write, scenes):

@@ -9,7 +9,8 @@ import pytest
 from appliance.errors import StoreError
 from appliance.records import Actor, ActorKind
 from appliance.screen.feed import FRESH_S, POLL_S, Feed
-from appliance.store.facts import AssociationOpened, Kind
+from appliance.store.facts import Kind
+from appliance.store.facts.intake import AssociationOpened
 
 LI = Actor(kind=ActorKind.PERSON, name="Li Wei")
 

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import httpx
 import pytest
 import toy_packages
+from web_kit import COOKIE, session
 
-from appliance.config import Site
+from appliance.config import Config
 from appliance.records import Actor, ActorKind, Outcome, QualityChoice, QualityReason, Reason
 from appliance.screen import package_text, screen_app, words
 from appliance.screen.feed import Feed
@@ -39,10 +40,12 @@ def serve(store, clock, scenes):
 
     @contextmanager
     def serve(packages=None):
-        server = WebServer(screen_app(store, Site(), packages or scenes.packages(), clock), port=0)
+        server = WebServer(screen_app(store, Config(), packages or scenes.packages(), clock), port=0)
         address = f"http://127.0.0.1:{server.start()}"
         try:
-            with httpx.Client(base_url=address, headers={"Origin": address}, timeout=20) as client:
+            with httpx.Client(
+                base_url=address, headers={"Origin": address}, cookies={COOKIE: session(store)}, timeout=20
+            ) as client:
                 client.get("/alert")
                 client.headers["X-CSRF-Token"] = client.cookies["scanside_csrf"]
                 yield client

@@ -1,0 +1,2 @@
+// The register of critical values: its one button.
+document.getElementById("print").addEventListener("click", () => window.print());

@@ -1,0 +1,164 @@
+"""What pages do with the rest of the box: the screens know the store alone, so the daemon hands them this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from appliance.config import Destination
+from appliance.errors import ApplianceError
+from appliance.records import AnalysisResult
+from appliance.settings import Settings
+from appliance.store.ending import OwedResult
+
+
+class Unavailable(ApplianceError):  # noqa: N818 - what a page reports, not a fault of it
+    """Nothing but the store stands behind these pages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How a destination answered; ``words`` are in English, as from its peer."""
+
+    ok: bool
+    ms: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineState:
+    """What one version of a package runs on.
+
+    Attributes:
+        package: Its name.
+        version: Its version.
+        wanted: Backend and precision that its engine should have; empty: ONNX Runtime runs the package's own graph.
+        state: none (needs none) | missing | building | verifying | ready | rejected.
+        digest: Of the engine.
+        built_at: As the engine's own record says, UTC.
+        why: Of a rejected one.
+    """
+
+    package: str
+    version: str
+    wanted: str
+    state: str
+    digest: str = ""
+    built_at: str = ""
+    why: str = ""
+
+    @property
+    def may_serve(self) -> bool:
+        """Whether the package may be put live: its engine is proven, or it needs none."""
+        return self.state in {"none", "ready"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestState:
+    """How far the simulated study is.
+
+    Attributes:
+        state: idle | making | sending | waiting | done | failed.
+        run: Names it.
+        sent: Images that were taken.
+        images: How many it has.
+        study_id: Of the store, once it is there.
+        outcome: Of the study.
+        reason: Of an outcome NOT_ANALYSED.
+        alerted: Whether an alert was raised.
+        result_s: From the last image's answer to the study's outcome.
+        owed: Objects owed to destinations for it.
+        delivered: How many of them were taken.
+        words: Why it failed.
+    """
+
+    __test__ = False
+
+    state: str = "idle"
+    run: str = ""
+    sent: int = 0
+    images: int = 0
+    study_id: int | None = None
+    outcome: str = ""
+    reason: str = ""
+    alerted: bool = False
+    result_s: float | None = None
+    owed: int = 0
+    delivered: int = 0
+    words: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.state in {"done", "failed"}
+
+
+class Tools(Protocol):
+    """The daemon's side."""
+
+    @property
+    def settings(self) -> Settings | None:
+        """The site's settings; None where the box was not started from files."""
+
+    @property
+    def restarts(self) -> str:
+        """Who starts the box again when it ends: systemd, hand, or empty where it cannot be ended from here."""
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Where it listens: DICOM, screens."""
+
+    def restart(self) -> None:
+        """End the box so that it is started again."""
+
+    def probe(self, destination: Destination) -> Probe:
+        """Ask a destination whether it would take what it is to get; may take its whole timeout."""
+
+    def owed(self, package: str, result: AnalysisResult) -> tuple[OwedResult, ...]:
+        """What destinations are owed for a result (``store.ending.Owing``)."""
+
+    def engines(self) -> list[EngineState]:
+        """What every version runs on that runs or waits."""
+
+    def doctor(self) -> dict[str, Any]:
+        """What ``scanside doctor --json`` says; may take a minute."""
+
+    def begin_test(self) -> str:
+        """Send a simulated study to our own receiver; returns the run's name. One at a time."""
+
+    @property
+    def test(self) -> TestState:
+        """How far it is."""
+
+
+class NoTools:
+    """Pages over a store alone."""
+
+    settings: Settings | None = None
+    restarts = ""
+    ports = (0, 0)
+    test = TestState()
+
+    def restart(self) -> None:
+        """Nothing to restart."""
+        raise Unavailable("no box runs behind these pages")
+
+    def probe(self, destination: Destination) -> Probe:
+        """Nobody to ask."""
+        raise Unavailable(f"no box runs behind these pages that could ask {destination.name}")
+
+    def owed(self, package: str, result: AnalysisResult) -> tuple[OwedResult, ...]:  # noqa: ARG002 - the protocol's
+        """Nothing."""
+        return ()
+
+    def engines(self) -> list[EngineState]:
+        """None."""
+        return []
+
+    def doctor(self) -> dict[str, Any]:
+        """Nothing to examine."""
+        return {}
+
+    def begin_test(self) -> str:
+        """Nobody receives."""
+        raise Unavailable("no box runs behind these pages that could receive a test study")

@@ -1,0 +1,308 @@
+"""Who may what: every address of the box against every role. An address that stands in no list below is a failure.
+
+A new address is one line in the list of those who may have it. The lists are written out here, not taken from the code:
+who widens a group there finds every address that it opens.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from starlette.responses import PlainTextResponse
+from web_kit import Browser, account, session
+
+from appliance.config import Config
+from appliance.records import SYSTEM, UserRole
+from appliance.screen import screen_app
+from appliance.store.facts import Kind
+from appliance.web.access import BEFORE_CHANGE
+
+pytestmark = [pytest.mark.req("R-ACCESS-02", "R-FAULT-T42"), pytest.mark.fault("T42")]
+
+ANYBODY = """
+GET  /assets/{build}/{name:path}
+GET  /language
+GET  /pair
+POST /pair
+GET  /sign-in
+POST /sign-in
+GET  /sign-in/oidc
+GET  /sign-in/oidc/callback
+GET  /setup
+POST /setup
+GET  /api/v1/openapi.json
+"""
+EVERYONE = """
+GET  /
+GET  /events/page
+GET  /api/v1/health
+"""
+#: Signed in, whatever they are.
+PEOPLE = """
+POST /sign-out
+GET  /account
+POST /account/password
+"""
+#: All but service: whose work is with patients.
+WATCHING = """
+GET  /alert
+GET  /events
+GET  /api/board
+GET  /alerts/{alert_id:int}/picture
+GET  /studies/{study_id:int}/identity
+POST /alerts/test/{test_id:int}/presented
+GET  /api/v1/alerts
+GET  /api/v1/events
+GET  /api/v1/studies
+GET  /api/v1/studies/{study_id:int}
+"""
+#: The same without paired screens.
+CLINICAL = """
+GET  /studies
+GET  /api/worklist
+GET  /studies/{study_id:int}
+GET  /studies/{study_id:int}/images
+GET  /studies/{study_id:int}/images/{series_id:int}/{picture}
+GET  /studies/{study_id:int}/images/{series_id:int}/{picture}/overlay
+GET  /studies/{study_id:int}/images/{series_id:int}/{picture}/preview.png
+GET  /IHEInvokeImageDisplay
+"""
+#: Who answers.
+ALERTED = """
+POST /alerts/{alert_id:int}/acknowledge
+POST /alerts/{alert_id:int}/presented
+GET  /alerts/{alert_id:int}/communication
+POST /alerts/{alert_id:int}/communications
+POST /studies/{study_id:int}/quality
+POST /api/v1/alerts/{alert_id:int}/acknowledge
+"""
+ALERTED_AND_ADMINISTRATOR = """
+POST /alerts/test/{test_id:int}/acknowledge
+"""
+CRITICAL_VALUES = """
+GET  /critical-values
+GET  /critical-values.csv
+"""
+TECHNOLOGIST_AND_RADIOLOGIST = """
+POST /studies/{study_id:int}/warnings
+POST /studies/{study_id:int}/review/ask
+"""
+TECHNOLOGIST_AND_ADMINISTRATOR = """
+POST /alerts/test
+POST /studies/{study_id:int}/version
+"""
+RADIOLOGIST = """
+GET  /reviews
+GET  /studies/{study_id:int}/review
+POST /studies/{study_id:int}/review
+POST /studies/{study_id:int}/review/preview
+"""
+RADIOLOGIST_AND_ADMINISTRATOR = """
+GET  /statistics
+"""
+KEEPERS = """
+GET  /destinations
+POST /destinations/{name}/test
+POST /destinations/{name}/pause
+POST /destinations/{name}/resume
+POST /destinations/{name}/retry
+GET  /models
+GET  /models/{name}/{version}/points/{finding}
+GET  /health
+GET  /health/series
+GET  /health/series.csv
+GET  /health/bundle.zip
+"""
+ADMINISTRATOR = """
+GET  /users
+POST /users
+GET  /users/{account_id:int}
+POST /users/{account_id:int}/role
+POST /users/{account_id:int}/active
+POST /users/{account_id:int}/password
+GET  /screens
+POST /screens
+POST /screens/{screen_id:int}/revoke
+POST /studies/{study_id:int}/reprocess
+POST /models/{name}/{version}/activate
+POST /models/{name}/{version}/live
+POST /models/{name}/{version}/withdraw
+POST /models/{name}/{version}/rollback
+POST /models/{name}/{version}/build
+POST /models/{name}/{version}/points/{finding}
+POST /models/cancel-build
+GET  /audit
+GET  /audit/chain
+POST /audit/chain
+GET  /audit/export
+GET  /settings
+GET  /settings/export.yaml
+GET  /settings/file
+POST /settings/file
+POST /settings/save
+POST /settings/restart
+GET  /settings/{section}
+POST /settings/{section}
+GET  /setup/sheet
+POST /setup/site
+POST /setup/receive
+POST /setup/pacs
+POST /setup/models
+POST /setup/screen
+POST /setup/test
+POST /setup/pacs/test
+POST /setup/screen/sound
+POST /setup/screen/heard
+GET  /setup/test/state
+GET  /setup/{step}/check
+GET  /setup/{step}
+"""
+LISTS = (
+    (None, ANYBODY),
+    ("screen viewer technologist radiologist administrator service", EVERYONE),
+    ("viewer technologist radiologist administrator service", PEOPLE),
+    ("screen viewer technologist radiologist administrator", WATCHING),
+    ("viewer technologist radiologist administrator", CLINICAL),
+    ("screen technologist radiologist", ALERTED),
+    ("screen technologist radiologist administrator", ALERTED_AND_ADMINISTRATOR),
+    ("technologist radiologist administrator", CRITICAL_VALUES),
+    ("technologist radiologist", TECHNOLOGIST_AND_RADIOLOGIST),
+    ("technologist administrator", TECHNOLOGIST_AND_ADMINISTRATOR),
+    ("radiologist", RADIOLOGIST),
+    ("radiologist administrator", RADIOLOGIST_AND_ADMINISTRATOR),
+    ("administrator service", KEEPERS),
+    ("administrator", ADMINISTRATOR),
+)
+OIDC = {"issuer": "https://idp.example", "client_id": "scanside", "roles": {"a": "viewer"}}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Address with method: who may; None for anybody."""
+    found = {}
+    for roles, text in LISTS:
+        for line in text.strip().splitlines():
+            address = " ".join(line.split())
+            assert address not in found, f"{address} stands in two lists"
+            found[address] = None if roles is None else set(roles.split())
+    return found
+
+
+@pytest.fixture
+def app(store, clock, scenes):
+    return screen_app(store, Config.model_validate({"screen": {"oidc": OIDC}}), scenes.packages(), clock)
+
+
+def addresses(app):
+    """Every address with its method, and its route."""
+    return {f"{method} {route.path}": route for route in app.routes for method in route.methods - {"HEAD"}}
+
+
+@pytest.fixture
+def stubbed(app):
+    """The application with its guards, and nothing behind them."""
+
+    async def reached(_):
+        return PlainTextResponse("reached")
+
+    for route in app.routes:
+        route.inner = reached
+    return app
+
+
+def ask(browser, address, **headers):
+    method, path = address.split()
+    path = re.sub(r"{\w+(:int)?}", lambda found: "1" if found[1] else "x", path.replace(":path", ""))
+    return browser.form(path, headers) if method == "POST" else browser.get(path, headers=headers)
+
+
+def test_every_address_stands_in_one_list_and_has_the_roles_of_that_list(app, table):
+    served = addresses(app)
+    assert sorted(set(served) - set(table)) == [], "new addresses: put each into the list of those who may have it"
+    assert sorted(set(table) - set(served)) == [], "addresses that are gone: take them out of the lists"
+    wrong = {
+        address: (sorted(route.roles or ["anybody"]), sorted(table[address] or ["anybody"]))
+        for address, route in served.items()
+        if (None if route.roles is None else {str(role) for role in route.roles}) != table[address]
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("role", [str(role) for role in UserRole])
+def test_a_role_reaches_its_addresses_and_is_refused_at_every_other_which_the_journal_tells(
+    stubbed, table, store, role
+):
+    with Browser(stubbed, session(store, role)) as browser:
+        refused = []
+        for address, may in table.items():
+            answer = ask(browser, address)
+            if may is None or role in may:
+                assert (answer.status_code, answer.text) == (200, "reached"), address
+            else:
+                assert answer.status_code == 403, address
+                assert "reached" not in answer.text
+                refused.append(address)
+    facts = store.journal.after(0, 1000, (Kind.ACCESS_DENIED,))
+    assert [fact.body["route"] for fact in facts] == refused
+    assert {fact.actor["role"] for fact in facts} <= {role}
+
+
+@pytest.mark.parametrize("cookie", [None, "x" * 43])
+def test_nobody_reaches_anything_but_the_door(stubbed, table, cookie):
+    with Browser(stubbed, cookie) as browser:
+        for address, may in table.items():
+            answer = ask(browser, address)
+            if may is None:
+                assert answer.text == "reached", address
+            else:
+                assert answer.status_code == 303, address
+                assert answer.headers["location"].startswith("/sign-in?next=%2F"), address
+                assert ask(browser, address, Accept="application/json").status_code == 401, address
+
+
+def test_a_password_of_somebody_else_opens_nothing_but_the_page_that_changes_it(stubbed, table, store):
+    cookie = session(store, "administrator")
+    with store.db.write() as tx:
+        tx.execute("UPDATE account SET must_change = 1")
+    with Browser(stubbed, cookie) as browser:
+        for address, may in table.items():
+            answer = ask(browser, address)
+            if may is None or address.split()[1] in BEFORE_CHANGE:
+                assert answer.text == "reached", address
+            elif "administrator" in may:
+                assert answer.headers["location"] == "/account", address
+
+
+def test_the_cookie_of_an_account_that_is_switched_off_or_changed_opens_nothing(stubbed, store):
+    account(store, "administrator")
+    one = account(store, "radiologist")
+    for act in (
+        lambda: store.accounts.set_active(one.id, SYSTEM, active=False),
+        lambda: store.accounts.set_password(one.id, "another", SYSTEM, must_change=False),
+    ):
+        store.accounts.set_active(one.id, SYSTEM, active=True)
+        with Browser(stubbed, session(store, "radiologist")) as browser:
+            assert browser.get("/reviews").text == "reached"
+            act()
+            assert browser.get("/reviews").status_code == 303
+
+
+def test_a_role_that_was_taken_away_is_gone_at_once(stubbed, store):
+    account(store, "administrator")
+    cookie = session(store, "radiologist")
+    store.accounts.set_role(account(store, "radiologist").id, UserRole.VIEWER, SYSTEM)
+    with Browser(stubbed, cookie) as browser:
+        assert browser.get("/reviews").status_code == 303
+
+
+def test_a_program_has_what_its_role_has_and_no_more(stubbed, store):
+    token = store.tokens.add("console", UserRole.SCREEN, ("CT-1",), SYSTEM)
+    with Browser(stubbed) as program:
+        program.headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        assert program.get("/api/v1/alerts").text == "reached"
+        assert program.get("/users").status_code == 403
+        assert program.get("/studies").status_code == 403
+        assert program.post("/users").status_code == 403
+        program.headers["Authorization"] = "Bearer wrong"
+        assert program.get("/api/v1/alerts").status_code == 401
