@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv check test-long test-oldest bench models conformance trace sbom lock clean test-tools
+.PHONY: help demo test venv check test-long test-oldest bench models conformance screenshots trace sbom lock clean test-tools
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -41,6 +41,9 @@ models: venv ## compute the bundled packages anew; ARGS=NAME for one, ARGS=--che
 
 conformance: venv ## docs/conformance.md from the tables of the code; ARGS=--check compares only
 	$(PY) tools/conformance.py $(ARGS)
+
+screenshots: venv ## every page and state in every language, into build/screenshots; needs chromium
+	$(PY) tools/screenshots.py $(ARGS)
 
 trace: venv ## requirement x test
 	$(PY) tools/trace.py $(ARGS)

@@ -20,6 +20,7 @@ put() { # mode, file, place
 }
 put 0644 systemd/scanside.service /etc/systemd/system/scanside.service
 put 0644 systemd/scanside-worker.service /etc/systemd/system/scanside-worker.service
+put 0644 systemd/scanside-kiosk.service /etc/systemd/user/scanside-kiosk.service
 put 0644 systemd/scanside.sysusers /etc/sysusers.d/scanside.conf
 put 0644 systemd/scanside.tmpfiles /etc/tmpfiles.d/scanside.conf
 [ -e "$root/etc/scanside/appliance.yaml" ] || put 0640 config/appliance.yaml /etc/scanside/appliance.yaml

@@ -13,6 +13,7 @@ The English catalogue is completed by itself, since message ids are English; the
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import sys
 from pathlib import Path
@@ -87,7 +88,8 @@ def main() -> int:
     made = {LOCALES / "scanside.pot": text(pot)}
     for locale in ("en", "zh_Hans_CN"):
         path = LOCALES / locale / "LC_MESSAGES" / "scanside.po"
-        made[path] = text(updated(path, pot))
+        # A copy: completing the English texts would complete those of the template, and so of every other language.
+        made[path] = text(updated(path, copy.deepcopy(pot)))
     old = [path for path, data in made.items() if not path.exists() or path.read_bytes() != data]
     for path in old:
         if check:

@@ -6,17 +6,20 @@ Rows are written as the box would leave them; nothing runs. Patients are invente
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
+from starlette.applications import Starlette
 
 from appliance.records import (
+    AlertStep,
     AnalysisResult,
     Detail,
     FindingResult,
@@ -27,13 +30,16 @@ from appliance.records import (
     Reason,
     RejectionTitle,
     Severity,
+    UserRole,
 )
 from appliance.screen import PackageText, package_text
 from appliance.store import Store
 from appliance.store.database import Transaction, iso
-from appliance.store.facts import AlertRaised, BacklogDone, StudyOutcome
+from appliance.store.facts.alerts import AlertEscalated, AlertRaised
+from appliance.store.facts.analyses import BacklogDone, StudyOutcome
 from appliance.store.jsonable import dump
 from appliance.store.rejections import rejected_result
+from appliance.web.access import Guarded
 from engines.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -365,6 +371,58 @@ def warn_again(
     return add_analysis(tx, study, result, took_s=0.3, **values)
 
 
+#: What a worker tells of its time on a head CT.
+HOPS = {"ahead": 2140.0, "decode": 310.0, "prepare": 220.0, "assemble": 95.0, "inference": 1640.0, "head": 60.0}
+HOPS |= {"picture": 140.0, "worker": 2510.0, "total": 2610.0}
+
+
+def add_delivery(tx: Transaction, study: int, destination: str = "PACS", *, kind: str = "sr", **more: Any) -> int:
+    """An object owed to a destination; by default it was sent at once."""
+    n = tx.one("SELECT count(*) AS n FROM delivery")["n"] + 1  # type: ignore[index]
+    values = {
+        "destination": destination,
+        "kind": kind,
+        "study_id": study,
+        "sop_instance_uid": f"1.2.826.0.1.3680043.10.9.{n}",
+        "state": "sent",
+        "next_at": tx.at,
+        "owed_at": tx.at,
+        "sent_at": tx.at if more.get("state", "sent") == "sent" else None,
+    }
+    return tx.insert("delivery", **(values | more))
+
+
+def many(tx: Transaction, count: int = 5000, *, every_s: float = 15.0) -> None:
+    """So many studies, the newest of all kinds: one in 20 flagged, and of these the newest three not acknowledged."""
+    for n in range(count):
+        person, ago = (WANG, DOE, LI)[n % 3], every_s * (count - n)
+        family, _, given = person.patient_name.partition("^")
+        identity = replace(
+            person, patient_name=f"{family}^{given}", patient_id=f"PID-{n:06}", accession_number=f"ACC{n:012}"
+        )
+        values = {"ago_s": ago, "source": ("CT-1", "CT-2", "DX-2")[n % 3]}
+        if n % 20 == 0:
+            study = add_study(tx, identity, outcome=Outcome.FINDING, **values)
+            result = replace(finding_result(tx, study), hops_ms=HOPS)
+            at = iso(tx.now - timedelta(seconds=ago - 3))
+            seen = {"state": "acknowledged", "acknowledged_by": "Li Wei", "acknowledged_at": at, "presented_at": at}
+            analysis = add_analysis(
+                tx, study, result, started_at=iso(tx.now - timedelta(seconds=ago - 0.2)), done_at=at
+            )
+            add_alert(tx, study, analysis, raised_at=at, **({} if n >= count - 60 else seen))
+        elif n % 20 == 1:
+            study = not_analysed(tx, identity=identity, **values)
+        elif n % 20 == 2:
+            study = add_study(tx, identity, outcome=Outcome.NOT_APPLICABLE, **values)
+        else:
+            study = add_study(tx, identity, outcome=Outcome.NOTHING_FLAGGED, **values)
+            quiet = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED, hops_ms=HOPS)
+            times = {"started_at": iso(tx.now - timedelta(seconds=ago - 0.2))}
+            add_analysis(tx, study, quiet, done_at=iso(tx.now - timedelta(seconds=ago - 3)), **times)
+        if n % 20 in {0, 1}:
+            add_delivery(tx, study, sent_at=iso(tx.now - timedelta(seconds=ago - 5)))
+
+
 def picture(size: int = 192) -> bytes:
     """A grey disc with a bright spot as PNG: stands for a key picture."""
     rows = b"".join(
@@ -534,6 +592,68 @@ def _backlog(tx: Transaction, _: Store) -> None:
     tx.journal(BacklogDone(studies=100, findings=3, since=iso(tx.now - timedelta(hours=3))))
 
 
+def steps_taken(tx: Transaction, alert: int, *steps: AlertStep) -> None:
+    """Nobody has acknowledged it for so long that these steps were taken."""
+    for step in steps:
+        tx.execute("INSERT INTO escalation VALUES (?, ?, ?)", (alert, str(step), tx.at))
+        tx.journal(AlertEscalated(alert=alert, step=step))
+
+
+def was_told(tx: Transaction, alert: int, *, received_by: str = "Dr Chen", evaluation: bool = True) -> int:
+    """Somebody was told of an alert; returns the line of the register."""
+    row = tx.one(
+        "SELECT a.*, s.identity, s.source, s.description FROM alert a JOIN study s ON s.id = a.study_id WHERE a.id = ?",
+        (alert,),
+    )
+    assert row is not None  # noqa: S101 - the caller made it
+    tx.execute(
+        "UPDATE alert SET state = 'communicated', communicated_at = ?, acknowledged_at = coalesce(acknowledged_at, ?),"
+        " acknowledged_by = coalesce(acknowledged_by, 'Li Wei') WHERE id = ?",
+        (tx.at, tx.at, alert),
+    )
+    return tx.insert(
+        "communication",
+        alert_id=alert,
+        study_id=row["study_id"],
+        source=row["source"],
+        identity=row["identity"],
+        age="066Y",
+        exam=f"CT {row['description']}",
+        category=row["category"],
+        findings=row["findings"],
+        titles=json.dumps([{"en": "Suspected bleed in the head", "zh_Hans": "疑似颅内出血"}]),
+        found_at=row["raised_at"],
+        told_by="Li Wei",
+        received_by=received_by,
+        received_at=tx.at,
+        method="phone",
+        read_back=1,
+        evaluation=int(evaluation),
+        recorded_at=tx.at,
+    )
+
+
+def _overdue(tx: Transaction, _: Store) -> None:
+    _history(tx)
+    late = urgent(tx, LI, study_values={"ago_s": 700.0}, raised_at=iso(tx.now - timedelta(seconds=660)))
+    steps_taken(tx, late, AlertStep.REPEAT, AlertStep.TELL, AlertStep.OVERDUE)
+    urgent(tx, LI, study_values={"ago_s": 40.0})
+    reminded = priority(tx, DOE, raised_at=iso(tx.now - timedelta(hours=2)))
+    steps_taken(tx, reminded, AlertStep.REMIND)
+
+
+def _told(tx: Transaction, _: Store) -> None:
+    _history(tx)
+    alert = urgent(tx)
+    tx.execute("UPDATE study SET study_time = '141503' WHERE id = (SELECT max(id) FROM study)")
+    was_told(tx, alert)
+
+
+def _test(tx: Transaction, _: Store) -> None:
+    _history(tx)
+    tx.insert("test_alert", source="", raised_at=tx.at, raised_by="Ada Administrator")
+
+
 def _issue(tx: Transaction, code: str, subject: str, severity: Severity, ago_s: float) -> None:
     since = iso(tx.now - timedelta(seconds=ago_s))
     tx.insert("issue", code=code, subject=subject, severity=str(severity), since_at=since, detail="{}")
@@ -549,6 +669,9 @@ SCENES: dict[str, Callable[[Transaction, Store], None]] = {
     "quality": _quality,
     "quality-several": _quality_several,
     "stat": _stat,
+    "overdue": _overdue,
+    "told": _told,
+    "test": _test,
     "withdrawn": _withdrawn,
     "seen": _seen,
     "nothing-flagged": _nothing_flagged,
@@ -576,3 +699,22 @@ BROWSER_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+#: Addresses without a page of their own: they send the reader on, or never end.
+NO_PAGES = {"/", "/language", "/events", "/events/page"}
+
+
+def addresses(app: Starlette, store: Store, role: UserRole) -> Iterator[str]:
+    """What may answer a role with a page, by the routes themselves; a study of the store in place of a number."""
+    row = store.db.one("SELECT id FROM study WHERE outcome = 'FINDING' ORDER BY id LIMIT 1")
+    study = row["id"] if row else 1
+    for route in app.routes:
+        if not isinstance(route, Guarded) or "GET" not in (route.methods or ()):
+            continue
+        if route.path in NO_PAGES or route.path.startswith(("/assets", "/api")):
+            continue
+        if route.roles is None or role in route.roles:
+            path = re.sub(r"\{\w+(:int)?\}", str(study), route.path)
+            if "{" not in path:
+                yield path

@@ -44,7 +44,7 @@ class Bench:
     folder: Path
     #: A tenth of the size: shows that everything is measured, not how fast it is.
     quick: bool = False
-    #: The load row runs its real hour.
+    #: The load row runs its real hour, the soak its half.
     full: bool = False
 
     def size(self, whole: int, least: int = 1) -> int:

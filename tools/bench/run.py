@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import ct, demo, engine, gate, ingest, kill, load, memory, report, session, start, xray
+from bench import ct, demo, engine, gate, ingest, kill, load, memory, report, screens, session, start, viewer, xray
 from bench.machine import line, machine
 from bench.rows import Bench, Row
 
@@ -29,6 +29,8 @@ _MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "gate": gate.measure,
     "engine": engine.measure,
     "report": report.measure,
+    "images": viewer.measure,
+    "screens": screens.measure,
     "demo": demo.measure,
 }
 
@@ -46,7 +48,7 @@ def main() -> int:
     """Measure what was asked for. 0 even where a bound does not hold: the table says it."""
     parser = argparse.ArgumentParser(prog="python tools/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, to see that everything is measured")
-    parser.add_argument("--full", action="store_true", help="the load row runs its real hour")
+    parser.add_argument("--full", action="store_true", help="the load row runs its real hour, the soak its half")
     parser.add_argument("--only", action="append", choices=list(_MEASURES), help="only this; may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured there")
     parser.add_argument("--folder", type=Path, help="work below this folder (default: that of temporary files)")
@@ -60,8 +62,8 @@ def main() -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="scanside-bench-", dir=told.folder) as name:
         bench = Bench(folder=Path(name), quick=told.quick, full=told.full)
-        # The demo has no smaller size, and tests of its own.
-        for wanted in told.only or [name for name in _MEASURES if not (told.quick and name == "demo")]:
+        # The demo and the viewer have no smaller size, and tests of their own.
+        for wanted in told.only or [n for n in _MEASURES if not (told.quick and n in {"demo", "images", "screens"})]:
             begun = time.monotonic()
             rows += _MEASURES[wanted](bench)
             bench.say(f"{wanted}: {time.monotonic() - begun:.0f} s")
