@@ -16,7 +16,7 @@ demo: $(VENV)/.run ## scanners, box and PACS on this machine, installed into .ve
 	$(VENV)/bin/scanside demo $(ARGS)
 
 test: venv test-tools $(MLSERVER)/.mlserver ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
-	tools/test-in-memory $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	tools/test-in-memory $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 venv: $(VENV)/.dev ## the environment alone, with what tests and checks need
 
@@ -31,7 +31,7 @@ test-long: venv test-tools $(MLSERVER)/.mlserver ## full size; writes its result
 
 test-oldest: test-tools $(MLSERVER)/.mlserver ## the tests with the oldest versions allowed (JetPack 6), on Python 3.10 where there is one
 	tools/venv .venv-oldest oldest "$$(tools/find-python 3.10 || command -v $(PYTHON))"
-	tools/test-in-memory .venv-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	tools/test-in-memory .venv-oldest/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: venv test-tools ## the figures of the README, with peers in the same run
 	$(PY) tools/bench --json build/bench.json $(ARGS)

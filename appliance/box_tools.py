@@ -19,7 +19,7 @@ from appliance.config import Config, Destination
 from appliance.deliver.echo import probe
 from appliance.errors import ConflictError
 from appliance.intake.peers import SourceSettings, peers_of
-from appliance.records import AnalysisResult, DeliveryState
+from appliance.records import SELF_TEST_SOURCE, AnalysisResult, DeliveryState
 from appliance.screen.tools import EngineState, Probe, TestState, Unavailable
 from appliance.settings import Settings
 from appliance.simulate.self_test import AE_TITLE
@@ -33,8 +33,6 @@ from engines.errors import ChildError, EngineError
 from engines.package import parse_manifest
 from engines.store import EngineStore, Entry
 
-#: A name that no source of the configuration can have.
-SELF_TEST = "self test"
 _CHILD = "appliance.simulate.self_test"
 _LIMITS = Limits(wall_s=120, cpu_s=100, memory_mb=3072)
 _TEST_S = 300.0
@@ -189,7 +187,7 @@ class BoxTools:
         host = self._config.dicom.host
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to call ourselves
         address = "127.0.0.1" if host == "localhost" else host
-        myself = SourceSettings(name=SELF_TEST, ae_title=AE_TITLE, addresses=(address,))
+        myself = SourceSettings(name=SELF_TEST_SOURCE, ae_title=AE_TITLE, addresses=(address,))
         self._sources.append(myself)
         study_uid = ""
 

@@ -145,6 +145,7 @@ class Site(Section):
     """Where the box stands and what it may be used for."""
 
     name: str = Field(default="Scanside", description="Shown in the top bar of every page")
+    logo_path: Path | None = Field(default=None, description="PNG or SVG beside the name; ours when absent")
     mode: Literal["evaluation", "clinical"] = Field(
         default="evaluation", description="evaluation: a fixed band, results only to destinations of purpose test"
     )

@@ -23,7 +23,7 @@ from appliance.deliver.stage import DeliverStage
 from appliance.deliver.worklist import worklist_stages
 from appliance.dicom.headers import read_header
 from appliance.errors import ConfigError, StoreError
-from appliance.health.checks import ChainCheck, ClockJumpCheck, DiskCheck, StagesCheck
+from appliance.health.checks import ChainCheck, ClockJumpCheck, DiskCheck, ScreensCheck, StagesCheck
 from appliance.health.housekeeping import HousekeepingStage
 from appliance.health.retention import RetentionStage
 from appliance.health.sampling import SamplingStage
@@ -235,6 +235,7 @@ class Daemon:
         beats = [*(runner.beat for runner in self.runners.values()), web_beat]
         checks: list[Check] = [
             *(DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats), ChainCheck(store)),
+            ScreensCheck(store, config),
         ]
         self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
         self._asked = threading.Event()
@@ -361,7 +362,7 @@ class Daemon:
             settings.keep_as_good()
         if store.setup.is_open():
             log.warning(
-                "nobody has an account here yet: open /setup in a browser, the code is %s; or call 'scanside user add "
+                "nobody administers this box yet: open /setup in a browser, the code is %s; or call 'scanside user add "
                 "NAME --role administrator'",
                 store.setup.new_code(),
             )

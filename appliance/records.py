@@ -14,6 +14,9 @@ from enum import Enum
 from typing import Any
 
 Vector = tuple[float, float, float]
+#: The source of the box's own test studies: they are nobody's, so they are in no figure, and nobody is called for them.
+#: No source of the configuration can have this name, since it has a blank in it.
+SELF_TEST_SOURCE = "self test"
 _PLACE = re.compile(r"\{(\w+)\}")
 
 

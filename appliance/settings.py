@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ SECTIONS = (
 #: How a start that failed hands on to the next one which files to leave out, and why.
 ATTEMPT_VARIABLE, BROKEN_VARIABLE = "SCANSIDE_SETTINGS_ATTEMPT", "SCANSIDE_SETTINGS_BROKEN"
 _PLACE = re.compile(r"^.*?: line \d+: ", re.MULTILINE)
+#: Deeper than any settings; each level is a call within a call where it is read.
+_DEEPEST = 32
 _HEAD = "# The settings of this site, written by the pages of the box. They win over its other files.\n"
 
 
@@ -182,10 +185,7 @@ class Settings:
         Raises:
             ConfigError: It is no YAML mapping, or does not fit.
         """
-        try:
-            overlay = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the text is not YAML: {error}") from error
+        overlay = from_yaml(text)
         if overlay is None:
             overlay = {}
         if not isinstance(overlay, dict):
@@ -218,7 +218,8 @@ class Settings:
 
     def _checked(self, overlay: dict[str, Any]) -> Proposal:
         text = _HEAD + yaml.safe_dump(overlay, allow_unicode=True, sort_keys=False, width=100) if overlay else ""
-        tried = self.path.with_name(f".{NAME}.{os.getpid()}.tried")
+        # Of this check alone: two people may have theirs checked at once.
+        tried = self.path.with_name(f".{NAME}.{secrets.token_hex(8)}.tried")
         try:
             tried.write_text(text, encoding="utf-8")
             config = load_config(self.loaded.base, self.loaded.site, tried if overlay else None)
@@ -257,6 +258,26 @@ def dump(config: Config) -> dict[str, Any]:
 def to_yaml(value: Any) -> str:
     """A section for a person to read and edit."""
     return yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=100) if value not in (None, {}, []) else ""
+
+
+def from_yaml(text: str) -> Any:
+    """What a person wrote in a page.
+
+    Raises:
+        ConfigError: It is no YAML; it nests without end; or it names a part to repeat it, by which a few lines become
+            more than the memory holds.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+                raise ConfigError(f"the text names a part to repeat it ({event.anchor}); write it out where it stands")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ConfigError(f"the text nests more than {_DEEPEST} deep; settings do not")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"the text is not YAML: {error}") from error
 
 
 def _above(name: str, value: Any, below: Any) -> Any:

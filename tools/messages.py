@@ -62,6 +62,8 @@ def updated(path: Path, pot: Catalog) -> Catalog:
     catalogue.update(pot, no_fuzzy_matching=True)
     catalogue.obsolete.clear()
     catalogue.fuzzy = False
+    if locale != "en":
+        catalogue.header_comment = "# Awaiting review by a radiology department."
     if locale == "en":
         for message in catalogue:
             if message.id and not (any(message.string) if message.pluralizable else message.string):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Exit, config_option, is_running, json_option, print_json, read_config
+from appliance.cli.common import Exit, config_option, is_running, json_option, opened, print_json, read_config
 from appliance.clock import SystemClock
 from appliance.config import Config, KServe
 from appliance.deliver.echo import probe
-from appliance.errors import ConfigError
+from appliance.errors import ApplianceError, ConfigError, NotFoundError
 from engines.backends.probe import Line
 
 _SIGNS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
@@ -64,6 +64,7 @@ def examine(config_path: Path, site: Path | None) -> Iterator[Line]:
         if not config.triage.spawn_worker:
             yield _drop_in(config.kserve)
     yield _sources(config)
+    yield from _screens(config)
     for destination in config.destinations:
         result = probe(destination, config.dicom.ae_title, SystemClock())
         yield Line(
@@ -184,3 +185,20 @@ def _sources(config: Config) -> Line:
         "none is configured: no scanner may send",
         "add the scanner under 'sources' in the configuration",
     )
+
+
+def _screens(config: Config) -> Iterator[Line]:
+    try:
+        with opened(config) as store:
+            blind = store.screens.blind([source.name for source in config.sources])
+    except NotFoundError:  # a box that was never started has no screens
+        return
+    except ApplianceError as error:
+        yield Line("screens", "warn", str(error), "call 'scanside doctor' as the service's user")
+        return
+    if not blind:
+        yield Line("screens", "ok", "each watches sources that are configured")
+        return
+    found = "; ".join(f"{name} watches {', '.join(gone)}, not configured" for name, gone in blind.items())
+    mend = "pair it anew with 'scanside screen pair NAME --source SOURCE', or name the source again under 'sources'"
+    yield Line("screens", "fail", found, mend)

@@ -10,7 +10,7 @@ import click
 from appliance.cli.common import NotRunning, config_option, is_running, json_option, opened, print_json, read_config
 from appliance.store.readmodels import to_json
 
-NO_ACCOUNT = "nobody can sign in yet: 'scanside user add NAME --role administrator' makes the first administrator"
+NO_ADMINISTRATOR = "nobody administers this box: 'scanside user add NAME --role administrator' makes an administrator"
 
 
 @click.command()
@@ -29,12 +29,12 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
         uncommitted = store.commitments.waiting([one.name for one in config.commitment_destinations])
         asked = store.commitment_requests.open()
         newest = store.views.studies(limit=1)
-        has_accounts = store.accounts.has_any()
+        has_administrator = store.accounts.has_administrator()
     if as_json:
         print_json(
             {
                 "running": running,
-                "has_accounts": has_accounts,
+                "has_administrator": has_administrator,
                 "box": to_json(box),
                 "studies_24_h": counts,
                 "deliveries": to_json(backlog),
@@ -63,7 +63,7 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
                 click.echo(f"    {why}")
         if not box.issues:
             click.echo("  no issues are open")
-        if not has_accounts:
-            click.echo(f"  {NO_ACCOUNT}")
+        if not has_administrator:
+            click.echo(f"  {NO_ADMINISTRATOR}")
     if not running:
         raise SystemExit(3)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
+from pathlib import Path
 
 from appliance.config import LightSink
 from appliance.errors import TransientError
@@ -32,6 +34,8 @@ class Light:
             # Non-blocking: a serial line whose other end is gone would keep open() and write() for ever.
             device = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             try:
+                if not _is_device(path, os.fstat(device).st_mode):
+                    raise TransientError(f"{path} is no device, pipe or file below /sys/class/; name the light's")
                 while data:
                     left = limit - time.monotonic()
                     if left <= 0 or not select.select([], [device], [], left)[1]:
@@ -45,3 +49,11 @@ class Light:
             raise TransientError(
                 f"{path}: {error.strerror}; is the light connected, and may the service write to it?"
             ) from error
+
+
+def _is_device(path: Path, mode: int) -> bool:
+    """Whether what was opened may be a light: settings come from a page, and must not write over a file of the box."""
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return True
+    # A GPIO line is a plain file there; the kernel links it to /sys/devices.
+    return path.is_relative_to("/sys/class") and path.resolve().is_relative_to("/sys")

@@ -14,7 +14,7 @@ from appliance.screen import people, words
 from appliance.screen.context import Context
 from appliance.screen.feed import Snapshot
 from appliance.screen.live import BEAT_S, beat
-from appliance.screen.model import Scope
+from appliance.screen.model import Scope, knows_findings
 from appliance.screen.packages import text_of
 from appliance.store.readmodels import to_json
 from appliance.web import sse
@@ -32,7 +32,7 @@ def scope_of(context: Context, caller: Caller) -> Scope:
     return Scope(
         sources=tuple(sorted(caller.sources)),
         escalated=bool(caller.sources and caller.screen and caller.screen.name in escalation.screens),
-        told=caller.role is UserRole.RADIOLOGIST,
+        told=knows_findings(caller.role),
     )
 
 
@@ -147,6 +147,7 @@ class AlertPages:
                 locale,
                 "board.html",
                 board=snapshot.board,
+                watched=scope.sources,
                 evaluation=self._site.mode == "evaluation",
                 site=self._site,
                 words=words,

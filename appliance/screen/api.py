@@ -75,9 +75,9 @@ class ApiPages:
         """The document that says all this."""
         return JSONResponse(document())
 
-    async def health(self, _: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         """Whether studies are being checked."""
-        return _json(await self._context.pool.run(self._health))
+        return _json(await self._context.pool.run(self._health, caller_of(request)))
 
     async def alerts(self, request: Request) -> Response:
         """Open alerts and those of the last hours."""
@@ -118,8 +118,8 @@ class ApiPages:
 
     # Blocking ----------------------------------------------------------------------------------------------------
 
-    def _health(self) -> models.Health:
-        box = self._store.views.box()
+    def _health(self, caller: Caller) -> models.Health:
+        box = self._store.views.box(caller.sources)
         has_package = any(package.live for package in list(self._context.packages.values()))
         return models.Health(
             version=__version__,
@@ -137,11 +137,13 @@ class ApiPages:
     def _alerts(self, caller: Caller) -> models.Alerts:
         seq = self._store.journal.last_seq()
         views, since = self._store.views, self._context.clock.now() - WINDOW
-        found = [*views.open_alerts(), *views.closed_alerts(since)][:_MOST]
-        studies = views.some({alert.study_id for alert in found})
-        told = [
-            self._alert(caller, one, studies[one.study_id]) for one in found if _sees(caller, studies.get(one.study_id))
-        ]
+        found = [*views.open_alerts(), *views.closed_alerts(since)]
+        sources = views.sources_of({alert.study_id for alert in found})
+        own = [one for one in found if not caller.sources or sources.get(one.study_id) in caller.sources]
+        # Never of the open ones: a list that ends early would look like silence.
+        seen = [one for n, one in enumerate(own) if one.is_open or n < _MOST]
+        studies = views.some({alert.study_id for alert in seen})
+        told = [self._alert(caller, one, studies[one.study_id]) for one in seen]
         return models.Alerts(seq=seq, alerts=tuple(told))
 
     def _acknowledge(self, caller: Caller, alert_id: int, actor: Actor) -> models.Alert:

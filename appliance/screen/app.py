@@ -58,6 +58,7 @@ from appliance.web.callers import Callers
 from appliance.web.guard import LOOPBACK_NAMES, Rules
 from appliance.web.i18n import LOCALES, N_, Catalogues
 from appliance.web.locale import remember_locale
+from appliance.web.logo import logo_route
 from appliance.web.pages import NavItem, Pages
 from appliance.web.pool import Pool
 from appliance.web.templates import Templates
@@ -117,6 +118,7 @@ def screen_app(
         packages=packages,
         clock=clock,
         pool=pool,
+        probing=pool.beside(2, "web-probe"),
         feed=Feed(store, packages, clock, config),
         pages=Pages(templates, config.site, NAV),
         templates=templates,
@@ -150,13 +152,18 @@ def screen_app(
         *ApiPages(context).routes(),
         *InContextPages(context).routes(),
         assets.route(),
+        *([logo_route(config.site.logo_path)] if config.site.logo_path else []),
     ]
     app = make_app(
         routes,
         pool,
         access=context.callers,
         pages=context.pages,
-        rules=Rules(hosts=LOOPBACK_NAMES | frozenset(config.screen.names), secure=secure, frames=config.screen.frames),
+        rules=Rules(
+            hosts=LOOPBACK_NAMES | {name.lower() for name in config.screen.names},
+            secure=secure,
+            frames=config.screen.frames,
+        ),
         on_start=_each(context.feed.start, context.display.start),
         on_stop=_each(context.feed.stop, context.display.stop),
         on_end=_each(context.feed.join, context.display.join),

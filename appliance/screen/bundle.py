@@ -24,11 +24,25 @@ from appliance.store.facts import Kind
 from appliance.store.journal import Fact
 
 _ROWS = 2000
-HIDDEN = "[left out]"
-#: Keys of the configuration whose values say where and who: hosts, users, names that a person chose.
-_SECRET_KEYS = re.compile(
-    r"(host|address|addresses|url|names|frames|user|server_name|secret|token|password|client|issuer|.*_host|.*_url"
-    r"|.*_path|trusted_keys|fields|sending_facility|receiving_facility)$"
+HIDDEN = "***"
+#: What the bundle says of the configuration: numbers, choices among words of this software, and the names by which its
+#: parts are told apart. Everything else, also what a later version adds, is left out: who and where, and secrets.
+_SHOWN = frozenset(
+    {
+        *("site.mode", "site.language", "site.profile", "site.technologist_detail"),
+        *(f"dicom.{key}" for key in ("ae_title", "port", "require_called_ae", "unknown_sources", "max_associations")),
+        *(f"dicom.{key}" for key in ("max_associations_per_host", "max_object_bytes", "pdu_deadline_s", "mpps")),
+        *("dicom.network_timeout_s", "dicom.tls.ae_in_certificate"),
+        *(f"sources.{key}" for key in ("name", "ae_title", "mode", "stat", "assume_charset", "commitment_port")),
+        *(f"destinations.{key}" for key in ("kind", "name", "purpose", "outcomes", "packages", "timeout_s", "send")),
+        *(f"destinations.{key}" for key in ("port", "ae_title", "calling_ae_title", "commitment", "charset")),
+        *("destinations.processing_id", "destinations.language"),
+        *("packages", "completeness", "triage", "engines", "disk", "retention", "kserve.packages", "kserve.timeout_s"),
+        *(f"worklist.{key}" for key in ("port", "ae_title", "calling_ae_title", "timeout_s", "assume_charset")),
+        *(f"alert_sinks.{key}" for key in ("kind", "name", "on", "off", "timeout_s")),
+        *(f"screen.escalation.{key}_s" for key in ("repeat_after", "repeat_every", "tell_after", "overdue_after")),
+        *("screen.escalation.remind_after_s", "screen.port"),
+    }
 )
 #: Fields of facts that are codes, numbers or names of parts of the box.
 _KEPT_FIELDS = frozenset(
@@ -67,17 +81,23 @@ def make_bundle(store: Store, config: Config, doctor: Callable[[], dict[str, Any
     values = dump(config)
     hidden = sorted({text for text in _hidden_values(values) if len(text) > 2}, key=len, reverse=True)
 
-    def clean(text: str) -> str:
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: clean(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        if not isinstance(value, str):
+            return value
         for one in hidden:
-            text = text.replace(one, HIDDEN)
-        return _ADDRESS.sub(HIDDEN, text)
+            value = value.replace(one, HIDDEN)
+        return _ADDRESS.sub(HIDDEN, value)
 
     files = {
         "config.yaml": to_yaml(_redacted(values)),
         "status.json": _json(_status(store)),
         "issues.json": _json(_issues(store)),
-        "doctor.json": clean(_json(doctor())),
-        "journal.jsonl": clean("".join(json.dumps(_fact(fact)) + "\n" for fact in _tail(store))),
+        "doctor.json": _json(clean(doctor())),
+        "journal.jsonl": "".join(json.dumps(_fact(fact, clean)) + "\n" for fact in _tail(store)),
         "versions.json": _json(_versions()),
     }
     out = io.BytesIO()
@@ -91,22 +111,34 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, default=str)
 
 
-def _redacted(value: Any, key: str = "") -> Any:
-    if key and _SECRET_KEYS.fullmatch(key):
-        return HIDDEN
-    if isinstance(value, dict):
-        return {name: _redacted(item, str(name)) for name, item in value.items()}
-    return [_redacted(item) for item in value] if isinstance(value, list) else value
+def _redacted(value: Any, path: str = "") -> Any:
+    if value is None or path in _SHOWN:
+        return value
+    if isinstance(value, list):
+        return [_redacted(item, path) for item in value]
+    if isinstance(value, dict) and _leads_on(path):
+        return {name: _redacted(item, f"{path}.{name}".lstrip(".")) for name, item in value.items()}
+    return HIDDEN
 
 
-def _hidden_values(value: Any, key: str = "") -> Iterable[str]:
+def _leads_on(path: str) -> bool:
+    return not path or any(one.startswith(f"{path}.") for one in _SHOWN)
+
+
+def _hidden_values(value: Any, path: str = "") -> Iterable[str]:
+    """Texts that are left out, so that no message names them either."""
+    if path in _SHOWN:
+        return
     if isinstance(value, dict):
+        if path == "screen.oidc.roles":
+            yield from value  # the groups; what they are given is a word of ours
+            return
         for name, item in value.items():
-            yield from _hidden_values(item, str(name) if not _SECRET_KEYS.fullmatch(key) else key)
+            yield from _hidden_values(item, f"{path}.{name}".lstrip("."))
     elif isinstance(value, list):
         for item in value:
-            yield from _hidden_values(item, key)
-    elif isinstance(value, str) and key and _SECRET_KEYS.fullmatch(key):
+            yield from _hidden_values(item, path)
+    elif isinstance(value, str):
         yield value
         # The host of an address, which messages name without the rest.
         yield from re.findall(r"://([^/:?]+)", value)
@@ -160,14 +192,14 @@ def _tail(store: Store) -> list[Fact]:
     return [fact for fact in store.journal.after(max(last - _ROWS, 0), _ROWS) if fact.kind not in _LEFT_OUT]
 
 
-def _fact(fact: Fact) -> dict[str, Any]:
+def _fact(fact: Fact, clean: Callable[[Any], Any]) -> dict[str, Any]:
     body = {name: value for name, value in fact.body.items() if name in _KEPT_FIELDS}
     return {
         "seq": fact.seq,
         "at": fact.at,
         "kind": str(fact.kind),
         "actor": {"kind": fact.actor.get("kind"), "role": fact.actor.get("role")},
-        "body": body,
+        "body": clean(body),
     }
 
 

@@ -32,6 +32,7 @@ class Context:
         packages: Texts by package name and ``name@version``. The daemon changes the mapping while pages are shown.
         clock: The daemon's.
         pool: For everything that blocks.
+        probing: For what asks the network or looks at the whole box: it may take minutes, and alerts must not wait.
         feed: The present board, and a bell for every journal row that people are told of.
         pages: Draws pages in the shell.
         templates: For fragments and the alert screen, which have no shell.
@@ -46,6 +47,7 @@ class Context:
     packages: Mapping[str, PackageText]
     clock: Clock
     pool: Pool
+    probing: Pool
     feed: Feed
     pages: Pages
     templates: Templates

@@ -25,7 +25,7 @@ from appliance.screen.context import Context
 from appliance.screen.model import Scope
 from appliance.screen.packages import text_of
 from appliance.store.communications import Communication
-from appliance.store.readmodels import AlertView, StudyView
+from appliance.store.readmodels import AlertView, Flagged, StudyView
 from appliance.web.access import Guarded, caller_of
 from appliance.web.i18n import N_, language_of
 
@@ -108,7 +108,7 @@ class CriticalPages:
         read = self._context.pool.run
         await read(self._store.audit.accessed, "register", caller_of(request).actor)
         missing = await read(self._missing, scope, language, start, end)
-        lines = await read(self._lines, language, start, end, PAGE_LINES + 1)
+        lines = await read(self._lines, scope, language, start, end, PAGE_LINES + 1)
         return self._context.pages.page(
             request,
             "critical.html",
@@ -124,9 +124,9 @@ class CriticalPages:
     async def export(self, request: Request) -> Response:
         """The same range as CSV (RFC 4180), with a mark by which spreadsheets know UTF-8."""
         start, end = self._range(request)
-        language = self._language(request)
+        scope = scope_of(self._context, caller_of(request))
         await self._context.pool.run(self._store.audit.accessed, "register export", caller_of(request).actor)
-        text = await self._context.pool.run(self._csv, self._context.locale(request), language, start, end)
+        text = await self._context.pool.run(self._csv, scope, self._context.locale(request), start, end)
         name = f"critical-values_{start:%Y-%m-%d}_{end - timedelta(days=1):%Y-%m-%d}.csv"
         return Response(
             text.encode("utf-8-sig"),
@@ -136,12 +136,11 @@ class CriticalPages:
 
     # Blocking ----------------------------------------------------------------------------------------------------
 
-    def _lines(self, language: str, start: datetime, end: datetime, limit: int) -> list[Line]:
-        lines = []
-        for one in self._store.communications.between(start, end, limit):
-            known = [text_of(self._context.packages, told.package).words(told.finding)[0] for told in one.findings]
-            lines.append(_told(one, _joined(one.titles or known, language), language))
-        return lines
+    def _lines(self, scope: Scope, language: str, start: datetime, end: datetime, limit: int) -> list[Line]:
+        return [
+            _told(one, self._finding(scope, one.findings, language, one.titles), language)
+            for one in self._store.communications.between(start, end, limit)
+        ]
 
     def _missing(self, scope: Scope, language: str, start: datetime, end: datetime) -> list[Line]:
         alerts = self._store.communications.missing(start, end, PAGE_LINES)
@@ -149,11 +148,6 @@ class CriticalPages:
         return [self._open(scope, alert, studies[alert.study_id], language) for alert in alerts]
 
     def _open(self, scope: Scope, alert: AlertView, study: StudyView, language: str) -> Line:
-        is_withheld = any(self._context.feed.withholds(scope, told.package) for told in alert.findings)
-        titles = [text_of(self._context.packages, told.package).words(told.finding)[0] for told in alert.findings]
-        if is_withheld:
-            locale = "zh_Hans_CN" if language.startswith("zh") else "en"
-            titles = [{language: self._context.templates.translated(locale, WITHHELD)}]
         whole = people.whole(study, language)
         return Line(
             number=alert.id,
@@ -165,7 +159,7 @@ class CriticalPages:
             accession_number=whole["accession_number"],
             exam=f"{'/'.join(study.modalities)} {study.description}".strip(),
             source=study.source,
-            finding=_joined(titles, language),
+            finding=self._finding(scope, alert.findings, language),
             found_at=alert.raised_at,
             told_by="",
             received_by="",
@@ -177,14 +171,24 @@ class CriticalPages:
             is_withdrawn=False,
         )
 
-    def _csv(self, locale: str, language: str, start: datetime, end: datetime) -> str:
+    def _finding(
+        self, scope: Scope, findings: Sequence[Flagged], language: str, titles: Sequence[Mapping[str, str]] = ()
+    ) -> str:
+        """Findings in words, as they were told or as packages say them; not for whom the site withholds them from."""
+        if any(self._context.feed.withholds(scope, one.package) for one in findings):
+            locale = "zh_Hans_CN" if language.startswith("zh") else "en"
+            return self._context.templates.translated(locale, WITHHELD)
+        known = [text_of(self._context.packages, one.package).words(one.finding)[0] for one in findings]
+        return _joined(titles or known, language)
+
+    def _csv(self, scope: Scope, locale: str, start: datetime, end: datetime) -> str:
         def said(text: str) -> str:
             return self._context.templates.translated(locale, text)
 
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\r\n")
         writer.writerow([said(column) for column in COLUMNS])
-        for line in reversed(self._lines(language, start, end, _EXPORT_LINES)):
+        for line in reversed(self._lines(scope, language_of(locale), start, end, _EXPORT_LINES)):
             notes = [N_("Demonstration")] * line.is_demonstration + [N_("Withdrawn since")] * line.is_withdrawn
             writer.writerow(
                 safe(cell)

@@ -22,6 +22,7 @@ from appliance.store.destination_states import DestinationState, Waiting
 from appliance.web.access import KEEPERS, Guarded, caller_of
 from appliance.web.app import read_form
 from appliance.web.i18n import N_
+from appliance.web.pool import Pool
 
 KINDS = {"dicom": "DICOM", "stow": "DICOMweb (STOW)", "hl7": "HL7 (ORU)", "webhook": "Webhook"}
 #: What is sent, in words.
@@ -132,7 +133,7 @@ class DestinationPages:
             found = self._context.tools.probe(destination)
             self._store.destinations.tested(destination.name, ok=found.ok, ms=found.ms, words=found.words, actor=actor)
 
-        return await self._done(request, ask)
+        return await self._done(request, ask, self._context.probing)
 
     async def pause(self, request: Request) -> Response:
         """Keep back what it is owed."""
@@ -158,9 +159,9 @@ class DestinationPages:
             raise NotFoundError(f"no destination is named {name!r}")
         return self._destinations[name]
 
-    async def _done(self, request: Request, act: Callable[[], Any]) -> Response:
+    async def _done(self, request: Request, act: Callable[[], Any], pool: Pool | None = None) -> Response:
         try:
-            await self._context.pool.run(act)
+            await (pool or self._context.pool).run(act)
         except ApplianceError as error:
             return await self._page(request, status=409, trouble=str(error))
         return RedirectResponse(f"/destinations#{self._named(request).name}", 303)

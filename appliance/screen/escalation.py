@@ -50,7 +50,9 @@ class EscalationStage:
                 sinks = self._config.sinks_of(step)
                 if step is AlertStep.RAISED and not sinks:
                     continue
-                if self._store.escalations.take(one.alert_id, step, sinks):
+                further = self._config.screen.escalation.screens if step is AlertStep.TELL else ()
+                screens = self._store.screens.paired(further) if further else ()
+                if self._store.escalations.take(one.alert_id, step, sinks, screens):
                     is_owed = is_owed or bool(sinks)
         if is_owed:
             self._wake_sinks()

@@ -79,6 +79,8 @@ MENDING: dict[str, str] = {
     "DESTINATION_UNREACHABLE": N_("Open Destinations and test the connection; its administrator can mend it there."),
     "DELIVERY_PARKED": N_("Open Destinations, read why, mend it there, then send all again."),
     "DESTINATION_PAUSED": N_("Open Destinations and resume it when its reason is over."),
+    "SCREEN_SOURCE_GONE": N_("Pair the screen anew with the sources that it is to show, or name the source again."),
+    "ESCALATION_NOWHERE": N_("Name alert_sinks or paired screens under screen.escalation in the configuration."),
     "DESTINATION_GONE": N_("Name the destination again under Settings, or give up what it is owed."),
     "SETTINGS_BROKEN": N_("Open Settings, mend or undo the last change, then restart the box."),
     "JOURNAL_BROKEN": N_(
@@ -155,7 +157,8 @@ class HealthPages:
     async def bundle(self, request: Request) -> Response:
         """For the service team: nothing of a patient, no secrets, no addresses."""
         await self._context.pool.run(self._store.audit.accessed, "support bundle", caller_of(request).actor)
-        data = await self._context.pool.run(make_bundle, self._store, self._context.config, self._context.tools.doctor)
+        probing, tools = self._context.probing, self._context.tools
+        data = await probing.run(make_bundle, self._store, self._context.config, tools.doctor)
         return _download(data, "application/zip", f"scanside-support-{self._context.clock.now():%Y%m%d-%H%M}.zip")
 
     def _state(self, chosen: str) -> tuple[list[Issue], datetime, list[Point]]:

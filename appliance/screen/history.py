@@ -176,6 +176,12 @@ def _presented(body: Body) -> Sentence:
     return Sentence(N_("A screen showed the alert"))
 
 
+def _escalated(body: Body) -> Sentence:
+    if body.get("step") == AlertStep.TELL and not body.get("sinks") and body.get("screens") == []:
+        return Sentence(N_("Nobody has acknowledged the alert: there is no further place to tell"))
+    return said_of(N_("Nobody has acknowledged the alert: %(step)s"), body, step=_STEPS)
+
+
 def _compared(body: Body) -> Sentence:
     if body["same_pixels"]:
         return Sentence(N_("Two versions of an image were compared: the same pixels"))
@@ -219,7 +225,7 @@ SENTENCES: dict[str, Callable[[Body], Sentence]] = {
         N_("%(received_by)s was told of the finding (%(method)s)"), "received_by", method=words.METHODS
     ),
     Kind.ALERT_DECIDED: _plain(N_("A radiologist decided the alert: %(decision)s"), decision=_DECISIONS),
-    Kind.ALERT_ESCALATED: _plain(N_("Nobody has acknowledged the alert: %(step)s"), step=_STEPS),
+    Kind.ALERT_ESCALATED: _escalated,
     Kind.ALERT_SINK_TOLD: _plain(N_("%(sink)s was told of the alert: %(step)s"), "sink", step=_STEPS),
     Kind.ALERT_SINK_FAILED: _plain(N_("%(sink)s could not be told of the alert: %(step)s"), "sink", step=_STEPS),
     Kind.QUALITY_DECIDED: _plain(

@@ -14,11 +14,12 @@ from starlette.responses import JSONResponse, Response
 
 from appliance.dicom.headers import read_header
 from appliance.errors import NotFoundError, RejectedInstance
-from appliance.records import Detail, UserRole
+from appliance.records import Detail
 from appliance.report.places import outline
 from appliance.screen.context import Context
 from appliance.screen.display import Display, Wish
 from appliance.screen.image_list import Picture, PictureSeries, Policy, list_pictures, regions_on
+from appliance.screen.model import knows_findings
 from appliance.screen.packages import PackageText, text_of
 from appliance.store import Store
 from appliance.store.images import ImageFile, ImageStudy, PointedAt
@@ -106,7 +107,7 @@ def viewer_context(
 
 def policy_of(context: Context, caller: Caller, *, reads_first: bool = False) -> Policy:
     """What this reader may be told of places."""
-    is_told = caller.role is not UserRole.TECHNOLOGIST
+    is_told = knows_findings(caller.role)
     return Policy(
         packages=context.packages,
         is_silent=lambda package: not is_told and context.config.technologist_detail(package) == "priority_only",

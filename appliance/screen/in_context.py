@@ -13,6 +13,9 @@ from appliance.records import UserRole
 from appliance.screen.context import Context
 from appliance.web.access import CLINICAL, Guarded, caller_of
 
+#: So many studies may be named at once; each is looked for.
+_MOST = 20
+
 
 class InContextPages:
     """``/IHEInvokeImageDisplay``."""
@@ -38,7 +41,10 @@ class InContextPages:
         if not texts:
             raise HTTPException(400, "requestType=STUDY needs studyUID or accessionNumber")
         # The profile allows several UIDs, with commas; we show one study at a time.
-        found = await self._context.pool.run(self._found, [part for text in texts for part in text.split(",")])
+        parts = list(dict.fromkeys(part for text in texts for part in text.split(",") if part))
+        if len(parts) > _MOST:
+            raise HTTPException(400, f"studyUID and accessionNumber name at most {_MOST} studies, with commas")
+        found = await self._context.pool.run(self._found, parts, caller_of(request).sources)
         if not found:
             raise NotFoundError("this box has not received that study; look for it in the PACS")
         if len(found) > 1:
@@ -46,11 +52,12 @@ class InContextPages:
         is_review = asked.get("page") == "review" and caller_of(request).role is UserRole.RADIOLOGIST
         return RedirectResponse(f"/studies/{found[0]}{'/review' if is_review else ''}", 303)
 
-    def _found(self, texts: list[str]) -> list[int]:
+    def _found(self, texts: list[str], sources: tuple[str, ...]) -> list[int]:
         found = {
             view.id
             for text in texts
             for view in self._context.store.views.some(self._context.store.views.find(text)).values()
             if text in {view.study_instance_uid, view.identity.accession_number}
+            and (not sources or view.source in sources)
         }
         return sorted(found)

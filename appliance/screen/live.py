@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from appliance.screen.context import Context
 from appliance.screen.feed import LOUD
+from appliance.screen.model import Scope
 from appliance.web import sse
-from appliance.web.access import EVERYONE, Guarded
+from appliance.web.access import EVERYONE, Guarded, caller_of
 
 BEAT_S = 2.0
 
@@ -24,7 +25,7 @@ def beat(context: Context) -> dict[str, Any]:
     return {
         "now": int(now.timestamp() * 1000),
         "offset_min": int(offset.total_seconds() // 60) if offset else 0,
-        "ai": "down" if context.feed.snapshot.board.ai_down_since else "ready",
+        "ai": context.feed.snapshot.board.ai,
         "stream": context.store.db.stream,
         "build": context.assets.build,
     }
@@ -42,10 +43,11 @@ class LivePages:
         return [Guarded("/events/page", self.events, roles=EVERYONE)]
 
     async def events(self, request: Request) -> Response:
-        """Facts and beats."""
-        return sse.EventStream(self._events(sse.resume_after(request, self._context.feed.snapshot.seq)))
+        """Facts of the caller's sources, and beats."""
+        scope = Scope(sources=caller_of(request).sources)
+        return sse.EventStream(self._events(sse.resume_after(request, self._context.feed.snapshot.seq), scope))
 
-    async def _events(self, seq: int) -> AsyncIterator[bytes]:
+    async def _events(self, seq: int, scope: Scope) -> AsyncIterator[bytes]:
         feed = self._context.feed
         version = feed.snapshot.version
         next_beat = time.monotonic()
@@ -53,7 +55,7 @@ class LivePages:
             snapshot = feed.snapshot
             if snapshot.version != version or snapshot.seq > seq:
                 version = snapshot.version
-                facts = await self._context.pool.run(feed.missed, seq, snapshot.seq, LOUD)
+                facts = await self._context.pool.run(feed.missed, seq, snapshot.seq, LOUD, scope)
                 seq = snapshot.seq
                 studies = sorted({fact.study_id for fact in facts if fact.study_id is not None})
                 yield sse.event("facts", {"seq": seq, "studies": studies}, seq=seq)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from appliance.records import AlertState, AlertStep, CommunicationMethod, Detail, Issue, Reason, Word
+from appliance.records import AlertState, AlertStep, CommunicationMethod, Detail, Issue, Reason, UserRole, Word
 from appliance.screen.people import Person
 from appliance.store.alert_tests import AlertTest
 from appliance.store.communications import Communication
@@ -26,6 +26,11 @@ class Scope:
     sources: tuple[str, ...] = ()
     escalated: bool = False
     told: bool = True
+
+
+def knows_findings(role: UserRole) -> bool:
+    """Whether findings are told in words to a role where the site, or a package, says ``priority_only``."""
+    return role is UserRole.RADIOLOGIST
 
 
 #: Everything.
@@ -233,3 +238,10 @@ class Board:
     names: tuple[str, ...]
     looked_for: tuple[Mapping[str, str], ...]
     notice: Notice | None
+
+    @property
+    def ai(self) -> str:
+        """The AI's state in a word: down, none where nothing is looked for, or ready."""
+        if self.ai_down_since is not None:
+            return "down"
+        return "ready" if self.looked_for else "none"

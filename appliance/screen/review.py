@@ -37,7 +37,7 @@ from appliance.store.readmodels import StudyView
 from appliance.store.review_rules import NOTE_MAX, Judged, ReviewRefusedError
 from appliance.store.reviews import Case, ReviewConflictError, Waiting
 from appliance.store.sending import Act
-from appliance.web.access import RADIOLOGISTS, Guarded, caller_of
+from appliance.web.access import RADIOLOGISTS, Caller, Guarded, caller_of
 from appliance.web.app import read_form, read_json
 from appliance.web.i18n import N_, language_of, language_tag
 from appliance.web.sign_in import WaitFirst
@@ -153,8 +153,7 @@ class ReviewPages:
         refusal = await self._unproven(request, str(given.get("password", "")))
         if refusal is not None:
             return refusal
-        config, store = self._context.config, self._store
-        is_test = caller.account is not None and caller.account.name in config.review.test_accounts
+        config, store, is_test = self._context.config, self._store, self._is_test(caller)
 
         def act() -> int:
             review = store.reviews.sign(
@@ -267,10 +266,19 @@ class ReviewPages:
 
     def _preview(self, request: Request, study_id: int, given: Mapping[str, Any]) -> str:
         _, case = self._study(study_id)
-        said, lines = self._store.reviews.will_send(study_id, draft_of(self._store, study_id, given))
+        draft, is_test = draft_of(self._store, study_id, given), self._is_test(caller_of(request))
+        said, lines = self._store.reviews.will_send(study_id, draft, counts=not is_test)
         return self._context.pages.html(
-            request, "review-sending.html", said=self._said(case, said), sendings=lines, **_WORDS
+            request,
+            "review-sending.html",
+            said=self._said(case, said),
+            sendings=lines,
+            is_test=is_test,
+            **_WORDS,
         )
+
+    def _is_test(self, caller: Caller) -> bool:
+        return caller.account is not None and caller.account.name in self._context.config.review.test_accounts
 
     def _study(self, study_id: int) -> tuple[StudyView, Case]:
         study = self._store.views.some([study_id]).get(study_id)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -17,9 +16,10 @@ from appliance.errors import ApplianceError, ConfigError, ConflictError, NotFoun
 from appliance.screen.context import Context
 from appliance.screen.parts_of_admin import LONGEST_REASON, NO_REASON
 from appliance.screen.tools import Unavailable
-from appliance.settings import Proposal, Settings, known_sections, to_yaml
+from appliance.settings import Proposal, Settings, from_yaml, known_sections, to_yaml
 from appliance.web.access import ADMINISTRATORS, Guarded, caller_of
 from appliance.web.app import Form, read_form
+from appliance.web.guard import LOOPBACK_NAMES, without_port
 from appliance.web.i18n import N_
 
 TITLES: dict[str, tuple[str, str]] = {
@@ -62,6 +62,12 @@ LABELS = {
     "screen.host": N_("Address it listens on (0.0.0.0: all of this machine's)"),
     "screen.port": N_("Port"),
 }
+LOCKED_OUT = (
+    "with these settings the box would no longer answer at the address by which you opened this page; keep its name in"
+    " screen.names and its address in screen.host, or open the page by the new address first"
+)
+#: screen.host of all addresses of this machine.
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not listened on
 NOT_HERE = N_("This box was not started from files, so its settings cannot be changed here.")
 
 
@@ -213,8 +219,8 @@ class SettingsPages:
                 new = field.key in given
             elif field.kind == "number":
                 try:
-                    new = yaml.safe_load(new.strip()) if new.strip() else field.value
-                except yaml.YAMLError:
+                    new = from_yaml(new.strip()) if new.strip() else field.value
+                except ConfigError:
                     new = new.strip()
             if new != field.value:
                 value[field.key] = new
@@ -256,12 +262,14 @@ def keep(context: Context, proposal: Proposal, reason: str, request: Request) ->
     """Write a proposal and tell the journal; in the pool.
 
     Raises:
-        ConflictError: Nothing changes, or no reason is given.
+        ConflictError: Nothing changes, no reason is given, or the box would answer no more where this was asked.
         ConfigError: The file changed meanwhile.
     """
     settings = context.tools.settings
     if settings is None:
         raise Unavailable(NOT_HERE)
+    if not _answers(context.config, proposal.config, request):
+        raise ConflictError(LOCKED_OUT)
     context.store.settings.change(
         proposal.sections,
         reason,
@@ -270,6 +278,19 @@ def keep(context: Context, proposal: Proposal, reason: str, request: Request) ->
         partial(settings.write, proposal),
         caller_of(request).actor,
     )
+
+
+def _answers(now: Config, new: Config, request: Request) -> bool:
+    """Whether this very request would still be answered under the new settings."""
+    name, host = without_port(request.headers.get("host", "")), new.screen.host
+    if name in LOOPBACK_NAMES:
+        return True
+    if name not in {one.lower() for one in new.screen.names}:
+        return False
+    if host == now.screen.host or host in EVERYWHERE:
+        return True
+    # Where the connection of this request ends: behind a proxy of this machine that is loopback.
+    return bool(host == (request.scope.get("server") or ("",))[0])
 
 
 def form_of(config: Config, name: str) -> tuple[FormField, ...]:
@@ -294,8 +315,5 @@ def form_of(config: Config, name: str) -> tuple[FormField, ...]:
 
 
 def _parsed(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the text is not YAML: {error}") from error
+    value = from_yaml(text)
     return [] if value is None else value

@@ -1,7 +1,7 @@
 """The set-up of a new box: seven steps, each with a live check, and a sheet that says what was accepted.
 
-The first step needs the one-time code that the box printed, and works only while nobody has an account. From the second
-on an administrator is signed in; every step may be left and come back to, also over a restart.
+The first step needs the one-time code that the box printed, and works only while there is no administrator. From the
+second on an administrator is signed in; every step may be left and come back to, also over a restart.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from appliance.screen.tools import Unavailable
 from appliance.screen.users import BAD_FULL_NAME, BAD_NAME, FULL_NAME, NAME
 from appliance.settings import Settings, dump
 from appliance.store.facts import Kind
+from appliance.store.setup import CLOSED
 from appliance.web.access import ADMINISTRATORS, ANYBODY, Guarded, caller_of
 from appliance.web.app import Form, read_form
 from appliance.web.i18n import N_
 from appliance.web.passwords import fault
+from appliance.web.sign_in import address_of
+from appliance.web.throttle import Rate
 from engines.errors import EngineError
 from engines.package import bundled_packages, load_package
 
@@ -60,6 +63,7 @@ class SetupPages:
         """Set the box behind ``context.tools`` up."""
         self._context = context
         self._store = context.store
+        self._rate = Rate(context.clock, 20, 60.0)
 
     def routes(self) -> list[Guarded]:
         """The addresses."""
@@ -95,8 +99,14 @@ class SetupPages:
         return RedirectResponse(f"/setup/{following}", 303)
 
     async def first(self, request: Request) -> Response:
-        """Use the code up and sign the administrator in."""
+        """Use the code up and sign the administrator in; nothing dear is done for who does not have it."""
+        if wait_s := self._rate.take(address_of(request)):
+            answer = self._first(request, status=429, wait_s=int(wait_s) + 1)
+            answer.headers["Retry-After"] = str(int(wait_s) + 1)
+            return answer
         given = await read_form(request)
+        if not await self._context.pool.run(self._store.setup.is_open):
+            return self._first(request, status=409, trouble=CLOSED)
         name, full_name = given.get("name", "").strip(), given.get("full_name", "").strip()
         password = given.get("password", "")
         wrong: dict[str, str] = {}
@@ -110,7 +120,13 @@ class SetupPages:
             wrong["again"] = DIFFER
         if wrong:
             return self._first(request, status=422, wrong=wrong, given=given)
-        kept = await self._context.callers.door.hashed(password)
+        door = self._context.callers.door
+        try:
+            await self._context.pool.run(self._store.setup.check, given.get("code", ""))
+        except ConflictError as error:
+            await door.tell_failed(request, "setup")
+            return self._first(request, status=409, trouble=str(error), given=given)
+        kept = await door.hashed(password)
         try:
             account_id = await self._context.pool.run(
                 self._store.setup.begin, given.get("code", ""), name, full_name, kept
@@ -123,7 +139,7 @@ class SetupPages:
         return response
 
     def _first(self, request: Request, *, status: int = 200, **values: Any) -> Response:
-        shown: dict[str, Any] = {"wrong": {}, "given": {}, "trouble": ""} | values
+        shown: dict[str, Any] = {"wrong": {}, "given": {}, "trouble": "", "wait_s": 0} | values
         return self._context.pages.page(
             request, "setup-account.html", status=status, steps=STEPS, step="account", done={}, **shown
         )
@@ -221,7 +237,7 @@ class SetupPages:
             found = self._context.tools.probe(pacs)
             self._store.destinations.tested(pacs.name, ok=found.ok, ms=found.ms, words=found.words, actor=actor)
 
-        await self._context.pool.run(ask)
+        await self._context.probing.run(ask)
         return RedirectResponse("/setup/pacs", 303)
 
     async def save_models(self, request: Request) -> Response:
@@ -409,7 +425,7 @@ class SetupPages:
 
 def _number(given: Form, name: str) -> Any:
     text = given.get(name, "").strip()
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
 
 
 def _offered() -> list[tuple[str, Any]]:

@@ -27,7 +27,7 @@ async def sign_in_form(
     """The page with the form; also where somebody was refused in another way."""
     shown = {"name": "", "error": "", "wait_s": 0, "next": target, "oidc": context.config.screen.oidc is not None}
     shown["again"] = False
-    shown["nobody"] = not await context.pool.run(context.store.accounts.has_any)
+    shown["nobody"] = not await context.pool.run(context.store.accounts.has_administrator)
     return context.pages.page(request, "sign-in.html", status=status, **(shown | values))
 
 

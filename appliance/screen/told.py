@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from appliance.records import AnalysisState, DeliveryKind, DeliveryState, Outcome, Reason, Role, UserRole, Word
 from appliance.screen import people
 from appliance.screen.context import Context
+from appliance.screen.model import knows_findings
 from appliance.screen.packages import text_of
 from appliance.screen.people import Person
 from appliance.store.readmodels import AlertView, DeliveryView, StudyView
@@ -209,8 +210,8 @@ def priority_of(study: StudyView) -> str:
 
 
 def hides_findings(study: StudyView, context: Context, role: UserRole) -> bool:
-    """Whether the reader is told only that the study goes first: what a site has technologists told, by package."""
-    if role is not UserRole.TECHNOLOGIST:
+    """Whether the reader is told only that the study goes first: what a site says of a package."""
+    if knows_findings(role):
         return False
     packages = {flagged.package for flagged in study.alert.findings} if study.alert else set()
     packages |= {a.package for a in study.live if a.outcome is Outcome.FINDING}

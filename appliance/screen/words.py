@@ -115,6 +115,8 @@ ISSUES = {
     "KSERVE_DEGRADED": N_("The site's AI server does not work as it must. This box computes. It may be slower."),
     "ENGINE_NOT_BUILT": N_("An engine for the AI could not be built. The AI goes on without it."),
     "ALERT_SINK_FAILING": N_("A light, buzzer or service that alerts are passed on to does not work."),
+    "SCREEN_SOURCE_GONE": N_("A screen watches a source that is no longer configured. It shows none of its alerts."),
+    "ESCALATION_NOWHERE": N_("An alert that nobody acknowledges reaches no further place."),
     "DESTINATION_PAUSED": N_("A destination is paused by a person. What it is owed stays on this box."),
     "SETTINGS_BROKEN": N_("The changed settings do not fit and are left out. The box runs with older ones."),
     "JOURNAL_BROKEN": N_("The journal is not what was written. A person must look."),

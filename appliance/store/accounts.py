@@ -57,9 +57,9 @@ class Accounts:
         """Every account, those that may no longer sign in too."""
         return [account_of(row) for row in self._db.all("SELECT * FROM account ORDER BY name")]
 
-    def has_any(self) -> bool:
-        """Whether anybody was ever given an account: before that, nobody can sign in anywhere."""
-        return self._db.one("SELECT 1 FROM account LIMIT 1") is not None
+    def has_administrator(self) -> bool:
+        """Whether somebody may administer the box; where nobody may, the set-up is open."""
+        return has_administrator(self._db)
 
     def get(self, account_id: int) -> Account:
         """One account.
@@ -112,11 +112,7 @@ class Accounts:
         """
         _of_a_person(role)
         with self._db.write() as tx:
-            if tx.one("SELECT 1 FROM account WHERE name = ?", (name,)):
-                raise ConflictError(f"an account is named {name!r} already; choose another name")
-            if tx.one("SELECT 1 FROM account WHERE full_name = ?", (full_name,)):
-                # The journal and every page tell people apart by it.
-                raise ConflictError(f"somebody is called {full_name!r} already; add what tells the two apart")
+            must_be_free(tx, name, full_name)
             account_id = tx.insert(
                 "account",
                 name=name,
@@ -150,7 +146,7 @@ class Accounts:
                 raise ConflictError(f"the account {row['name']!r} is switched off")
             elif row["role"] != role:
                 tx.execute("UPDATE account SET role = ? WHERE id = ?", (str(role), row["id"]))
-                _still_administered(tx)
+                _still_administered(tx, row)
                 _sign_out(tx, row, "revoked")
                 tx.journal(AccountChanged(account=row["name"], change="role", role=role, reason=DIRECTORY))
             found = tx.one("SELECT * FROM account WHERE subject = ?", (subject,))
@@ -185,7 +181,7 @@ class Accounts:
             if row["role"] == role:
                 return
             tx.execute("UPDATE account SET role = ? WHERE id = ?", (str(role), account_id))
-            _still_administered(tx)
+            _still_administered(tx, row)
             _sign_out(tx, row, "revoked")
             tx.journal(AccountChanged(account=row["name"], change="role", role=role, reason=reason), actor=actor)
 
@@ -200,7 +196,7 @@ class Accounts:
             if bool(row["is_active"]) == active:
                 return
             tx.execute("UPDATE account SET is_active = ? WHERE id = ?", (int(active), account_id))
-            _still_administered(tx)
+            _still_administered(tx, row)
             if not active:
                 _sign_out(tx, row, "disabled")
             change = "enabled" if active else "disabled"
@@ -208,6 +204,24 @@ class Accounts:
                 AccountChanged(account=row["name"], change=change, role=UserRole(row["role"]), reason=reason),
                 actor=actor,
             )
+
+
+def has_administrator(db: Database | Transaction) -> bool:
+    """Whether an administrator is there who may sign in."""
+    return db.one("SELECT 1 FROM account WHERE role = 'administrator' AND is_active = 1 LIMIT 1") is not None
+
+
+def must_be_free(tx: Transaction, name: str, full_name: str) -> None:
+    """Nobody may be called so already.
+
+    Raises:
+        ConflictError: Somebody is.
+    """
+    if tx.one("SELECT 1 FROM account WHERE name = ?", (name,)):
+        raise ConflictError(f"an account is named {name!r} already; choose another name")
+    if tx.one("SELECT 1 FROM account WHERE full_name = ?", (full_name,)):
+        # The journal and every page tell people apart by it.
+        raise ConflictError(f"somebody is called {full_name!r} already; add what tells the two apart")
 
 
 def _free(tx: Transaction, column: str, wanted: str) -> str:
@@ -231,8 +245,9 @@ def _row(tx: Transaction, account_id: int) -> sqlite3.Row:
     return row
 
 
-def _still_administered(tx: Transaction) -> None:
-    if not tx.one("SELECT 1 FROM account WHERE role = 'administrator' AND is_active = 1"):
+def _still_administered(tx: Transaction, before: sqlite3.Row) -> None:
+    """Refuse where the act took the last administrator away; where there was none, it takes nothing."""
+    if before["role"] == UserRole.ADMINISTRATOR and before["is_active"] and not has_administrator(tx):
         raise ConflictError("the last administrator cannot go; make somebody else administrator first")
 
 

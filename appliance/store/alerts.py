@@ -6,6 +6,7 @@ raised > presented > acknowledged > communicated > decided. An alert may skip st
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.records import Actor, AlertState
@@ -100,7 +101,7 @@ def acknowledge_row(tx: Transaction, row: sqlite3.Row, actor: Actor) -> None:
     clear_notices(tx, row["id"])
 
 
-def decide_alert(tx: Transaction, study_id: int, decision: str, actor: Actor) -> None:
+def decide_alert(tx: Transaction, study_id: int, decision: str, actor: Actor, judged: Collection[int]) -> None:
     """A radiologist has said what the study's alert is: it calls nobody any more. Part of the act of a review.
 
     Args:
@@ -108,11 +109,12 @@ def decide_alert(tx: Transaction, study_id: int, decision: str, actor: Actor) ->
         study_id: The study; one without a standing alert changes nothing.
         decision: The review's code. A later one replaces it; both stand in the journal.
         actor: The radiologist.
+        judged: The analyses that they were shown; an alert of another goes on.
     """
     row = tx.one(
         "SELECT * FROM alert WHERE study_id = ? AND state <> 'withdrawn' ORDER BY id DESC LIMIT 1", (study_id,)
     )
-    if row is None:
+    if row is None or row["analysis_id"] not in judged:
         return
     tx.execute(
         "UPDATE alert SET state = ?, decided_at = ?, decided_by = ?, decision = ? WHERE id = ?",

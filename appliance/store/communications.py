@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from appliance.errors import ConflictError
-from appliance.records import Actor, AlertState, CommunicationMethod, Identity
+from appliance.records import SELF_TEST_SOURCE, Actor, AlertState, CommunicationMethod, Identity
 from appliance.store.alerts import acknowledge_row, standing_row
 from appliance.store.database import Database, from_iso, iso
 from appliance.store.facts.alerts import AlertCommunicated
@@ -159,12 +159,16 @@ class Communications:
         return self._lines(sql, (iso(start), iso(end), limit))
 
     def missing(self, start: datetime, end: datetime, limit: int) -> list[AlertView]:
-        """Urgent alerts, raised in that time, of which nobody was told and that no review decided; oldest first."""
+        """Urgent alerts, raised in that time, of which nobody was told and that no review decided; oldest first.
+
+        The box's own tests need be told to nobody.
+        """
         rows = self._db.all(
             "SELECT * FROM alert WHERE raised_at >= ? AND raised_at < ? AND category = 1 AND active = 1"
             " AND state IN ('raised', 'presented', 'acknowledged')"
-            " AND communicated_at IS NULL ORDER BY raised_at LIMIT ?",
-            (iso(start), iso(end), limit),
+            " AND communicated_at IS NULL AND (SELECT s.source FROM study s WHERE s.id = alert.study_id) <> ?"
+            " ORDER BY raised_at LIMIT ?",
+            (iso(start), iso(end), SELF_TEST_SOURCE, limit),
         )
         return [alert_view(row) for row in rows]
 

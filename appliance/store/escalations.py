@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from appliance.records import AlertStep, Identity, Severity
+from appliance.records import SELF_TEST_SOURCE, AlertStep, Identity, Severity
 from appliance.store.database import Database, Transaction, from_iso, iso
 from appliance.store.facts.alerts import AlertEscalated, AlertSinkFailed, AlertSinkTold
 from appliance.store.issues import clear_issue, raise_issue
@@ -68,10 +68,15 @@ class Escalations:
         self._db = db
 
     def waiting(self) -> list[Waiting]:
-        """Active alerts of categories 1 and 2 that nobody has acknowledged, oldest first."""
+        """Active alerts of categories 1 and 2 that nobody has acknowledged, oldest first.
+
+        None of the box's own test studies, for which nobody is called.
+        """
         rows = self._db.all(
             "SELECT a.*, s.source AS source FROM alert a JOIN study s ON s.id = a.study_id"
-            " WHERE a.state IN ('raised', 'presented') AND a.active = 1 AND a.category <= 2 ORDER BY a.id"
+            " WHERE a.state IN ('raised', 'presented') AND a.active = 1 AND a.category <= 2 AND s.source <> ?"
+            " ORDER BY a.id",
+            (SELF_TEST_SOURCE,),
         )
         steps = self.steps(row["id"] for row in rows)
         return [
@@ -106,8 +111,8 @@ class Escalations:
         )
         return {row["study_id"] for row in rows}
 
-    def take(self, alert_id: int, step: AlertStep, sinks: Collection[str] = ()) -> bool:
-        """Take a step of an alert, once, and owe it to sinks.
+    def take(self, alert_id: int, step: AlertStep, sinks: Collection[str] = (), screens: Collection[str] = ()) -> bool:
+        """Take a step of an alert, once, and owe it to sinks. ``screens`` are further ones that show it from now on.
 
         Returns:
             Whether it was taken now: the alert is still open, and the step was not taken before.
@@ -118,7 +123,7 @@ class Escalations:
             if row is None or not tx.execute(taken, (alert_id, str(step), tx.at)).rowcount:
                 return False
             owe(tx, sinks, step, alert_id=alert_id)
-            body = AlertEscalated(alert=alert_id, step=step, sinks=tuple(sinks))
+            body = AlertEscalated(alert=alert_id, step=step, sinks=tuple(sinks), screens=tuple(screens))
             tx.journal(body, study_id=row["study_id"])
             return True
 

@@ -1,6 +1,7 @@
 """How the packages do at this site, from what radiologists signed: counts first, and never a figure without its counts.
 
-Nothing here names a reader. Reviews by test accounts are not counted, and trial alerts have no study at all.
+Nothing here names a reader. Reviews by test accounts are not counted, neither are the box's own test
+studies, and trial alerts have no study at all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from appliance.records import Presence
+from appliance.records import SELF_TEST_SOURCE, Presence
 from appliance.store.database import Database, iso
 from appliance.store.review_rows import IS_LAST
 from appliance.store.review_rules import LOOKING
@@ -226,13 +227,16 @@ def _scored(db: Database, since: datetime) -> Iterable[Scored]:
         " FROM analysis a JOIN study s ON s.id = a.study_id LEFT JOIN review_sample p ON p.study_id = a.study_id,"
         " json_each(a.result, '$.findings') f"
         " WHERE a.role = 'live' AND a.superseded_by IS NULL AND a.outcome IN ('FINDING', 'NOTHING_FLAGGED')"
-        f" AND a.done_at >= ? AND a.intended_use IN ({marks(LOOKING)}) ORDER BY a.id",
-        (iso(since), *LOOKING),
+        f" AND a.done_at >= ? AND s.source <> ? AND a.intended_use IN ({marks(LOOKING)}) ORDER BY a.id",
+        (iso(since), SELF_TEST_SOURCE, *LOOKING),
     )
     for row in rows:
         # Another version of the package may have other findings: each stands for itself.
         of_analysis = said.get(row["id"])
         one = of_analysis.get(row["finding"]) if of_analysis is not None else None
+        presence = Presence(one["presence"]) if one is not None else None
+        # Of another patient's images nobody can say whether the package was right, though the finding was refused.
+        is_right = one["is_right"] if one is not None and presence is not Presence.UNDETERMINED else None
         yield Scored(
             study_id=row["study_id"],
             package=row["package"],
@@ -240,8 +244,8 @@ def _scored(db: Database, since: datetime) -> Iterable[Scored]:
             score=row["score"],
             flagged=bool(row["flagged"]),
             reviewed=one is not None,
-            presence=Presence(one["presence"]) if one is not None else None,
-            is_right=None if one is None or one["is_right"] is None else bool(one["is_right"]),
+            presence=presence,
+            is_right=None if is_right is None else bool(is_right),
             is_sampled=bool(row["sampled"]),
         )
 

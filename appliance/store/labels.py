@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from appliance.records import Actor, AnalysisResult, FindingResult, Identity, SignedReview
+from appliance.records import SELF_TEST_SOURCE, Actor, AnalysisResult, FindingResult, Identity, SignedReview
 from appliance.store.database import Database, iso
 from appliance.store.facts.reviews import LabelsExported
 from appliance.store.jsonable import load
@@ -54,7 +54,7 @@ class Labels:
         self._db = db
 
     def read(self, since: datetime | None = None, package: str = "") -> list[Label]:
-        """Labels of what was signed since ``since``, oldest first; those of test accounts are none.
+        """Labels of what was signed since ``since``, oldest first; none of test accounts or of the box's own tests.
 
         Args:
             since: None for all.
@@ -63,8 +63,8 @@ class Labels:
         rows = self._db.all(
             "SELECT r.*, s.identity, EXISTS (SELECT 1 FROM review_sample p WHERE p.study_id = r.study_id) AS sampled"  # noqa: S608
             f" FROM review r JOIN study s ON s.id = r.study_id WHERE r.signed_at >= ? AND r.counts = 1 AND {IS_LAST}"
-            " ORDER BY r.id",
-            (iso(since) if since else "",),
+            " AND s.source <> ? ORDER BY r.id",
+            (iso(since) if since else "", SELF_TEST_SOURCE),
         )
         reviews = reviews_of(self._db, rows)
         found = []

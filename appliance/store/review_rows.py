@@ -21,8 +21,8 @@ from appliance.store.database import Database, Transaction, from_iso
 from appliance.store.jsonable import load
 from appliance.store.viewrows import marks
 
-#: The last version of a study's reviews.
-IS_LAST = "NOT EXISTS (SELECT 1 FROM review n WHERE n.study_id = r.study_id AND n.version > r.version)"
+#: No newer version counts; that ``r`` itself does is another condition.
+IS_LAST = "NOT EXISTS (SELECT 1 FROM review n WHERE n.study_id = r.study_id AND n.version > r.version AND n.counts = 1)"
 
 
 def read_reviews(db: Database | Transaction, study_id: int) -> tuple[SignedReview, ...]:
@@ -44,13 +44,23 @@ def reviews_of(db: Database | Transaction, rows: Collection[sqlite3.Row]) -> dic
 
 
 def review_of_analysis(db: Database | Transaction, study_id: int, analysis_id: int) -> SignedReview | None:
-    """What the study's last review says of one analysis; None where it judged others or says nothing of this one."""
-    row = db.one("SELECT * FROM review WHERE study_id = ? ORDER BY version DESC LIMIT 1", (study_id,))
+    """What the last review that counts says of an analysis; None where it judged others or says nothing of this one."""
+    row = db.one("SELECT * FROM review WHERE study_id = ? AND counts = 1 ORDER BY version DESC LIMIT 1", (study_id,))
     if row is None or analysis_id not in json.loads(row["basis"]):
         return None
     review = reviews_of(db, [row])[row["id"]]
     said = review.of(analysis_id)
     return dataclasses.replace(review, findings=said) if said else None
+
+
+def spoken_of(db: Database | Transaction, study_id: int) -> frozenset[int]:
+    """Analyses of which the study's last review that counts says something."""
+    rows = db.all(
+        "SELECT DISTINCT f.analysis_id FROM review r JOIN review_finding f ON f.review_id = r.id"  # noqa: S608 - ours
+        f" WHERE r.study_id = ? AND r.counts = 1 AND {IS_LAST}",
+        (study_id,),
+    )
+    return frozenset(row["analysis_id"] for row in rows)
 
 
 def _review(row: sqlite3.Row, findings: tuple[ReviewedFinding, ...]) -> SignedReview:

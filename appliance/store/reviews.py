@@ -15,6 +15,7 @@ from typing import Any
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.records import (
+    SELF_TEST_SOURCE,
     Actor,
     ActorKind,
     AnalysisResult,
@@ -27,7 +28,7 @@ from appliance.store.alerts import decide_alert
 from appliance.store.database import Database, Transaction, from_iso, iso
 from appliance.store.facts.reviews import ReviewAsked, ReviewSigned
 from appliance.store.jsonable import dump, load
-from appliance.store.review_rows import read_reviews
+from appliance.store.review_rows import read_reviews, spoken_of
 from appliance.store.review_rules import Draft, Judged, ReviewRefusedError, judge, places_hold
 from appliance.store.samples import basis_ids, request_review
 from appliance.store.sending import Sending, carry_out, planned
@@ -60,6 +61,8 @@ class Case:
     #: Series of which at least one image must be looked at before a decision: row id and description.
     series: Mapping[int, str]
     reviews: tuple[SignedReview, ...]
+    #: Of what the last version that counts says something: analyses.
+    spoken: frozenset[int]
     asked_by: str | None
     is_sampled: bool
 
@@ -100,18 +103,23 @@ class Reviews:
     # Reading ---------------------------------------------------------------------------------------------------
 
     def queue(self, limit: int = 200) -> list[Waiting]:
-        """Studies that wait for a radiologist: urgent alerts first, then what was asked for, then the sample."""
+        """Studies that wait for a radiologist: urgent alerts first, then what was asked for, then the sample.
+
+        The box's own test studies wait for nobody.
+        """
         since = iso(self._db.clock.now() - timedelta(days=QUEUE_DAYS))
         rows = self._db.all(
+            "SELECT * FROM ("
             "SELECT study_id, 'flagged' AS why, raised_at AS at, category, '' AS by, category AS rank FROM alert"
             "  WHERE decided_at IS NULL AND state <> 'withdrawn' AND raised_at >= ? AND NOT EXISTS"
-            "   (SELECT 1 FROM review r WHERE r.study_id = alert.study_id AND r.signed_at > alert.raised_at)"
+            "   (SELECT 1 FROM review r WHERE r.study_id = alert.study_id AND r.signed_at > alert.raised_at"
+            "     AND r.counts = 1)"
             " UNION ALL SELECT study_id, CASE WHEN asked_by = '' THEN 'changed' ELSE 'asked' END, asked_at, NULL,"
             "  asked_by, CASE WHEN asked_by = '' THEN 1 ELSE 4 END FROM review_request WHERE done_at IS NULL"
             " UNION ALL SELECT p.study_id, 'sampled', p.chosen_at, NULL, '', 5 FROM review_sample p"
-            "  JOIN study s ON s.id = p.study_id WHERE p.done_at IS NULL AND s.outcome = 'NOTHING_FLAGGED'"
-            " ORDER BY rank, at LIMIT ?",
-            (since, limit),
+            "  JOIN study s ON s.id = p.study_id WHERE p.done_at IS NULL AND s.outcome = 'NOTHING_FLAGGED') w"
+            " WHERE (SELECT s.source FROM study s WHERE s.id = w.study_id) <> ? ORDER BY rank, at LIMIT ?",
+            (since, SELF_TEST_SOURCE, limit),
         )
         found: dict[int, Waiting] = {}
         for row in rows:
@@ -137,7 +145,9 @@ class Reviews:
         """Every version, the first one first."""
         return read_reviews(self._db, study_id)
 
-    def will_send(self, study_id: int, draft: Draft) -> tuple[tuple[ReviewedFinding, ...], list[Sending]]:
+    def will_send(
+        self, study_id: int, draft: Draft, *, counts: bool = True
+    ) -> tuple[tuple[ReviewedFinding, ...], list[Sending]]:
         """What a draft says finding by finding, and what would go where, were it signed now.
 
         Raises:
@@ -145,7 +155,7 @@ class Reviews:
         """
         case = _case(self._db, study_id)
         said = judge(case.basis, draft)
-        return said, planned(self._db, _holds(case, said))
+        return said, planned(self._db, _holds(case, said)) if counts else []
 
     # Acts ------------------------------------------------------------------------------------------------------
 
@@ -183,7 +193,7 @@ class Reviews:
             actor: The radiologist.
             reading: How they read it, for the journal.
             organization: Whose radiologist; stands in the report.
-            counts: False for a test account: in no figure and no label.
+            counts: False for a test account: in no figure and no label; alert, queue and reports stay as they are.
 
         Raises:
             ReviewConflictError: The case is not as it was shown. Nothing is written.
@@ -202,12 +212,7 @@ class Reviews:
             _looked(case, reading)
             said = judge(case.basis, draft)
             review_id, version = _insert(tx, case, draft, said, actor, reading, organization, counts=counts)
-            identity_revision = tx.all("SELECT identity_revision FROM study WHERE id = ?", (study_id,))[0][0]
-            objects = carry_out(tx, _holds(case, said), identity_revision, version)
-            tx.execute(
-                "UPDATE review_request SET done_at = ? WHERE study_id = ? AND done_at IS NULL", (tx.at, study_id)
-            )
-            tx.execute("UPDATE review_sample SET done_at = ? WHERE study_id = ? AND done_at IS NULL", (tx.at, study_id))
+            objects = _take_effect(tx, case, said, version) if counts else 0
             before = tx.one("SELECT predecessor FROM review WHERE id = ?", (review_id,))
             tx.journal(
                 ReviewSigned(
@@ -224,8 +229,8 @@ class Reviews:
                 study_id=study_id,
                 actor=actor,
             )
-            if draft.decision is not ReviewDecision.CANNOT_JUDGE:
-                decide_alert(tx, study_id, str(draft.decision), actor)
+            if counts and draft.decision is not ReviewDecision.CANNOT_JUDGE:
+                decide_alert(tx, study_id, str(draft.decision), actor, [one.analysis_id for one in case.basis])
             return read_reviews(tx, study_id)[-1]
 
 
@@ -246,6 +251,7 @@ def _case(db: Database | Transaction, study_id: int) -> Case:
         basis=basis,
         series=_series(db, basis),
         reviews=reviews,
+        spoken=spoken_of(db, study_id),
         asked_by=asked["asked_by"] if asked else None,
         is_sampled=sampled is not None,
     )
@@ -283,10 +289,19 @@ def _looked(case: Case, reading: Reading) -> None:
         )
 
 
+def _take_effect(tx: Transaction, case: Case, said: tuple[ReviewedFinding, ...], version: int) -> int:
+    """Owe what destinations are told now, and end what called for this review; returns how many objects change."""
+    identity_revision = tx.all("SELECT identity_revision FROM study WHERE id = ?", (case.study_id,))[0][0]
+    objects = carry_out(tx, _holds(case, said), identity_revision, version)
+    for table in ("review_request", "review_sample"):
+        ended = f"UPDATE {table} SET done_at = ? WHERE study_id = ? AND done_at IS NULL"  # noqa: S608 - names above
+        tx.execute(ended, (tx.at, case.study_id))
+    return objects
+
+
 def _holds(case: Case, said: tuple[ReviewedFinding, ...]) -> dict[int, bool]:
     """Every analysis of which something is said, now or until now: whether what its package marked stands."""
-    before = case.reviews[-1].findings if case.reviews else ()
-    spoken = {one.analysis_id for one in (*before, *said)}
+    spoken = case.spoken | {one.analysis_id for one in said}
     return {
         one.analysis_id: places_hold(one.result, [item for item in said if item.analysis_id == one.analysis_id])
         for one in case.basis

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from appliance.records import Outcome
+from appliance.records import SELF_TEST_SOURCE, Outcome
 from appliance.store.database import Database, Transaction
 from appliance.store.facts.reviews import ReviewAsked, ReviewSampled
 from appliance.store.review_rules import LOOKING
@@ -37,7 +37,9 @@ def note_ended_study(tx: Transaction, study_id: int, outcome: Outcome | None) ->
         return
     if outcome is Outcome.NOTHING_FLAGGED:
         _sample(tx, study_id)
-    last = tx.one("SELECT basis FROM review WHERE study_id = ? ORDER BY version DESC LIMIT 1", (study_id,))
+    last = tx.one(
+        "SELECT basis FROM review WHERE study_id = ? AND counts = 1 ORDER BY version DESC LIMIT 1", (study_id,)
+    )
     if last is not None and set(json.loads(last["basis"])) != set(basis_ids(tx, study_id)):
         # What was signed rests on other images than those that count now.
         tx.execute("UPDATE review_sample SET done_at = NULL WHERE study_id = ?", (study_id,))
@@ -68,8 +70,9 @@ def _sample(tx: Transaction, study_id: int) -> None:
     stream = tx.one("SELECT value FROM meta WHERE key = 'stream'")
     looked = tx.one(
         "SELECT 1 FROM analysis WHERE study_id = ? AND role = 'live' AND superseded_by IS NULL"  # noqa: S608 - marks
-        f" AND outcome = 'NOTHING_FLAGGED' AND intended_use IN ({marks(LOOKING)})",
-        (study_id, *LOOKING),
+        f" AND outcome = 'NOTHING_FLAGGED' AND intended_use IN ({marks(LOOKING)})"
+        " AND EXISTS (SELECT 1 FROM study s WHERE s.id = analysis.study_id AND s.source <> ?)",
+        (study_id, *LOOKING, SELF_TEST_SOURCE),
     )
     if stream is None or looked is None or not is_chosen(stream["value"], study_id):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -53,6 +53,15 @@ class Screens:
     def all(self) -> list[ScreenView]:
         """Those that are not revoked."""
         return [screen_of(row) for row in self._db.all("SELECT * FROM screen WHERE revoked_at IS NULL ORDER BY name")]
+
+    def blind(self, configured: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """The screens that watch a source which is not configured: its alerts never come. With those sources."""
+        gone = {one.name: tuple(name for name in one.sources if name not in configured) for one in self.all()}
+        return {name: sources for name, sources in gone.items() if sources}
+
+    def paired(self, names: Collection[str]) -> tuple[str, ...]:
+        """Of some names those of screens that a browser is paired as."""
+        return tuple(one.name for one in self.all() if one.name in names and one.paired_at is not None)
 
     def offer(self, name: str, sources: Sequence[str], code: str, actor: Actor, *, life: timedelta = CODE_LIFE) -> int:
         """Let a browser that gives ``code`` within ``life`` become the screen ``name``.

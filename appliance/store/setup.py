@@ -12,7 +12,8 @@ from typing import Any
 
 from appliance.errors import ConflictError
 from appliance.records import SYSTEM, Actor, ActorKind, UserRole
-from appliance.store.database import Database, from_iso
+from appliance.store.accounts import has_administrator, must_be_free
+from appliance.store.database import Database, Transaction, from_iso
 from appliance.store.facts.access import AccountChanged
 from appliance.store.facts.admin import SetupCodeMade, SetupStepDone
 from appliance.store.hashing import secret_digest
@@ -23,6 +24,7 @@ _SIGNS = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
 _LENGTH = 10
 #: So many wrong codes, and a new one must be made.
 MAX_TRIES = 10
+CLOSED = "the set-up has begun already, and its code is used up; sign in as administrator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +45,17 @@ class Setup:
         self._db = db
 
     def is_open(self) -> bool:
-        """Whether the first step waits: nobody has an account yet."""
-        return self._db.one("SELECT 1 FROM account LIMIT 1") is None
+        """Whether the first step waits: the box has no administrator."""
+        return not has_administrator(self._db)
 
     def new_code(self) -> str:
         """A new one-time code; an older one holds no more. Only its digest is kept.
 
         Raises:
-            ConflictError: Somebody has an account: the set-up goes on with a password.
+            ConflictError: There is an administrator: the set-up goes on with a password.
         """
         if not self.is_open():
-            raise ConflictError("this box has accounts already; sign in as administrator and open /setup")
+            raise ConflictError("this box has an administrator already; sign in as administrator and open /setup")
         code = "".join(secrets.choice(_SIGNS) for _ in range(_LENGTH))
         with self._db.write() as tx:
             for key, value in ((_CODE, secret_digest(code)), (_TRIES, "0")):
@@ -63,6 +65,17 @@ class Setup:
                 )
             tx.journal(SetupCodeMade())
         return f"{code[:5]}-{code[5:]}"
+
+    def check(self, code: str) -> None:
+        """Whether the code opens the set-up; a wrong one is counted. It is not used up.
+
+        Raises:
+            ConflictError: The code is not the one that was made last, was used, or was guessed at too often.
+        """
+        with self._db.write() as tx:
+            refusal = _refusal(tx, code)
+        if refusal:
+            raise ConflictError(refusal)
 
     def begin(self, code: str, name: str, full_name: str, password: str) -> int:
         """The first administrator, by the code, which is used up.
@@ -77,21 +90,13 @@ class Setup:
             The account's id.
 
         Raises:
-            ConflictError: The code is not the one that was made last, was used, or was guessed at too often.
+            ConflictError: The code is not the one that was made last, was used, or was guessed at too often; or
+                somebody is called so already.
         """
-        given = "".join(sign for sign in code.upper() if sign.isalnum())
         with self._db.write() as tx:
-            row = tx.one("SELECT value FROM meta WHERE key = ?", (_CODE,))
-            tries = tx.one("SELECT value FROM meta WHERE key = ?", (_TRIES,))
-            count = int(tries["value"]) if tries else 0
-            has_account = tx.one("SELECT 1 FROM account LIMIT 1") is not None
-            is_right = (
-                row is not None
-                and count < MAX_TRIES
-                and not has_account
-                and hmac.compare_digest(row["value"], secret_digest(given))
-            )
-            if is_right:
+            refusal = _refusal(tx, code)
+            if not refusal:
+                must_be_free(tx, name, full_name)
                 account_id = tx.insert(
                     "account",
                     name=name,
@@ -105,12 +110,8 @@ class Setup:
                 actor = Actor(kind=ActorKind.PERSON, name=full_name, role=str(UserRole.ADMINISTRATOR))
                 tx.journal(AccountChanged(account=name, change="added", role=UserRole.ADMINISTRATOR), actor=actor)
                 return account_id
-            tx.execute("UPDATE meta SET value = ? WHERE key = ?", (str(count + 1), _TRIES))
-        if has_account:
-            raise ConflictError("the set-up has begun already, and its code is used up; sign in as administrator")
-        if count >= MAX_TRIES or row is None:
-            raise ConflictError("this code holds no more; make a new one on the box with 'scanside setup-code'")
-        raise ConflictError("this is not the code that the box printed last; 'scanside setup-code' prints a new one")
+        # Only now: the try that was counted stays counted.
+        raise ConflictError(refusal)
 
     def steps(self) -> dict[str, StepDone]:
         """The steps that ended, by name."""
@@ -152,3 +153,19 @@ class Setup:
         ):
             out.setdefault(row["source"], []).append((row["value"], row["count"]))
         return out
+
+
+def _refusal(tx: Transaction, code: str) -> str:
+    """Why this code opens nothing, and then the try is counted; empty: it does. Blanks, dashes, case do not matter."""
+    if has_administrator(tx):
+        return CLOSED
+    row = tx.one("SELECT value FROM meta WHERE key = ?", (_CODE,))
+    tries = tx.one("SELECT value FROM meta WHERE key = ?", (_TRIES,))
+    count = int(tries["value"]) if tries else 0
+    given = "".join(sign for sign in code.upper() if sign.isalnum())
+    if row is not None and count < MAX_TRIES and hmac.compare_digest(row["value"], secret_digest(given)):
+        return ""
+    tx.execute("UPDATE meta SET value = ? WHERE key = ?", (str(count + 1), _TRIES))
+    if row is None or count >= MAX_TRIES:
+        return "this code holds no more; make a new one on the box with 'scanside setup-code'"
+    return "this is not the code that the box printed last; 'scanside setup-code' prints a new one"

@@ -11,6 +11,7 @@ from statistics import median
 
 from appliance.errors import NotFoundError
 from appliance.records import (
+    SELF_TEST_SOURCE,
     AnalysisResult,
     DeliveryKind,
     DeliveryState,
@@ -134,12 +135,16 @@ class Views:
         return [row["id"] for row in self._db.all(sql, {"text": text})]
 
     def counts(self, since: datetime, sources: Iterable[str] = ()) -> dict[str, int]:
-        """Studies with an image since then, of some sources or of all, by outcome; open ones stand under ``""``."""
+        """Studies with an image since then, of some sources or of all, by outcome; open ones stand under ``""``.
+
+        The box's own test studies are nobody's and are not counted.
+        """
         named = tuple(sources)
         only = f" AND source IN ({marks(named)})" if named else ""
         rows = self._db.all(
-            f"SELECT coalesce(outcome, '') AS outcome, count(*) AS n FROM study WHERE last_at >= ?{only} GROUP BY 1",  # noqa: S608
-            (iso(since), *named),
+            f"SELECT coalesce(outcome, '') AS outcome, count(*) AS n FROM study"  # noqa: S608
+            f" WHERE last_at >= ? AND source <> ?{only} GROUP BY 1",
+            (iso(since), SELF_TEST_SOURCE, *named),
         )
         return {row["outcome"]: row["n"] for row in rows}
 

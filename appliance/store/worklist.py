@@ -231,7 +231,7 @@ def review_states(db: Database, study_ids: tuple[int, ...]) -> Mapping[int, str]
         f" UNION SELECT study_id FROM review_sample WHERE done_at IS NULL AND study_id IN ({found})"
     )
     states = {row["study_id"]: WAITS for row in db.all(waiting, study_ids * 2)}
-    signed = f"SELECT study_id, decision FROM review WHERE study_id IN ({found}) ORDER BY version"  # noqa: S608 - the same
+    signed = f"SELECT study_id, decision FROM review WHERE counts = 1 AND study_id IN ({found}) ORDER BY version"  # noqa: S608
     for row in db.all(signed, study_ids):
         states[row["study_id"]] = row["decision"]
     return states

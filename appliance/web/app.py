@@ -67,7 +67,7 @@ def make_app(
         routes=list(routes),
         middleware=[Middleware(Guard, rules=rules)],
         lifespan=lifespan,
-        exception_handlers={ApplianceError: _expected, HTTPException: _http},
+        exception_handlers={ApplianceError: _expected, OverflowError: _too_large, HTTPException: _http},
     )
     # What is not an address is not there: no answer tells that another spelling would be.
     app.router.redirect_slashes = False
@@ -107,7 +107,7 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise HTTPException(415, "send application/json")
     try:
         value = json.loads(await _body(request))
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise HTTPException(400, "the body is not a JSON object")
@@ -126,6 +126,10 @@ async def _body(request: Request) -> bytes:
 def _expected(request: Request, error: Exception) -> Response:
     status = 404 if isinstance(error, NotFoundError) else 409 if isinstance(error, ConflictError) else 503
     return _trouble(request, status, str(error))
+
+
+def _too_large(request: Request, _: Exception) -> Response:
+    return _trouble(request, 404, "a number is too large to be one of ours")
 
 
 def _http(request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from appliance.web.access import Caller, caller_of, local_target, to_sign_in, wa
 from appliance.web.pages import Pages
 from appliance.web.pool import Pool
 from appliance.web.sign_in import Door
+from appliance.web.throttle import Rate
 
 #: The header of what a page asks by itself: nobody touched anything, so it keeps nobody signed in.
 BACKGROUND = "X-Background"
@@ -38,6 +39,8 @@ class Callers:
         self._secure = secure
         #: Checks passwords: at sign-in, and again before what is signed.
         self.door = Door(store, pool)
+        # A page that asks every second for what its role lost fills no journal.
+        self._denied = Rate(store.db.clock, 1, 60.0)
         # __Host-: no other port's or subdomain's page can plant it.
         self.cookie = "__Host-scanside_session" if secure else "scanside_session"
 
@@ -45,7 +48,10 @@ class Callers:
         """The program of a token, else the session of the cookie."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return await self._pool.run(self._program, token.strip())
+            program = await self._pool.run(self._program, token.strip())
+            if program is None:
+                await self.door.tell_failed(request, "token")
+            return program
         cookie = request.cookies.get(self.cookie, "")
         used = BACKGROUND not in request.headers and "text/event-stream" not in request.headers.get("accept", "")
         session = await self._pool.run(self._store.sessions.find, cookie, used=used) if cookie else None
@@ -68,8 +74,10 @@ class Callers:
         return Caller(role=view.role, actor=actor, sources=view.sources)
 
     async def denied(self, request: Request, caller: Caller, route: str) -> Response:
-        """A journal fact, and 403."""
-        await self._pool.run(self._store.audit.denied, f"{request.method} {route}", caller.actor)
+        """403, and a journal fact: one a minute of each caller and route."""
+        asked = f"{request.method} {route}"
+        if not self._denied.take(f"{caller.actor.name} {asked}"):
+            await self._pool.run(self._store.audit.denied, asked, caller.actor)
         raise HTTPException(403, "your role does not have this; ask an administrator")
 
     async def unknown(self, request: Request) -> Response:

@@ -22,6 +22,8 @@ COOKIE = "scanside_csrf"
 #: The header that carries the token; a foreign page cannot set it without our consent (CORS).
 HEADER = "X-CSRF-Token"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+#: Python turns no number of more than 4,300 digits into an int, and none of our addresses is so long.
+_MAX_PATH = 2000
 #: A form is small; files come by another way.
 _MAX_FORM_BYTES = 64 * 1024
 _SAFE = frozenset({"GET", "HEAD"})
@@ -83,7 +85,7 @@ class Guard:
         headers = Headers(scope=scope)
         token = self._cookie_token(headers)
         new_token = "" if token else secrets.token_urlsafe(24)
-        refusal = self._refusal(scope["method"], headers)
+        refusal = self._refusal(scope["method"], len(scope["path"]), headers)
         if refusal is None and scope["method"] not in _SAFE and not _is_program(headers):
             given = headers.get(HEADER, "")
             if not given and _is_form(headers):
@@ -109,10 +111,12 @@ class Guard:
             return
         await self._app(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, method: str, length: int, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if _without_port(host) not in self._rules.hosts:
+        if without_port(host) not in self._rules.hosts:
             return 421, "this server answers only to its own names; open it by one of screen.names"
+        if length > _MAX_PATH:
+            return 414, "this address is longer than any of ours"
         if method in _SAFE:
             return None
         if method != "POST":
@@ -160,7 +164,8 @@ async def _form_token(receive: Receive) -> tuple[str, Receive]:
     return fields.get("csrf", [""])[0], again
 
 
-def _without_port(host: str) -> str:
+def without_port(host: str) -> str:
+    """The name in a Host header, as it is compared."""
     if host.startswith("["):
         return host[: host.find("]") + 1].lower()
     return host.partition(":")[0].lower()

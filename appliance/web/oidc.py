@@ -131,7 +131,8 @@ class Provider:
             Refused: The provider refused, its token does not hold, or the person has no role here.
         """
         if "error" in answer:
-            raise Refused(f"the provider said {answer['error']}")
+            # Anybody can write it into the address: no line of the log is theirs to make.
+            raise Refused(f"the provider said {answer['error']!r:.80}")
         if answer.get("iss", self._settings.issuer) != self._settings.issuer:
             raise Refused("another provider answered")  # RFC 9207
         try:

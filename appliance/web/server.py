@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -11,6 +12,7 @@ from contextlib import closing
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from appliance.config import is_loopback
 from appliance.errors import ConfigError
@@ -18,6 +20,8 @@ from appliance.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _START_S = 15.0
+#: A whole request head must have come within this.
+_ASK_WITHIN_S = 10.0
 
 
 class WebServer:
@@ -56,7 +60,7 @@ class WebServer:
                 log_config=None,
                 access_log=False,
                 lifespan="on",
-                http="h11",
+                http=_Protocol,
                 ws="none",
                 server_header=False,
                 timeout_keep_alive=30,
@@ -119,6 +123,19 @@ class WebServer:
                 log.error("the web server could not start")  # noqa: TRY400 - uvicorn has logged the cause
             finally:
                 self._ended.set()
+
+
+class _Protocol(H11Protocol):
+    """Hangs up on who connects and then asks nothing: silent connections must not keep the screens out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_ASK_WITHIN_S, self._end_unasked)
+
+    def _end_unasked(self) -> None:
+        asked: object = self.cycle  # None until a whole request head is here, whatever uvicorn's annotation says
+        if asked is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):

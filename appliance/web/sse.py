@@ -9,6 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+#: How many journal rows back a client may ask for.
+REPLAYED = 5000
 #: How soon a browser comes back after a connection broke.
 RETRY_MS = 1000
 
@@ -23,11 +25,12 @@ def event(name: str, data: Any, *, seq: int | None = None) -> bytes:
 def resume_after(request: Request, newest: int) -> int:
     """The journal row after which a client wants events: ``Last-Event-ID``, else ``?after=``, else the newest.
 
-    A number beyond the newest is of another journal (the database was rebuilt): then too, the newest.
+    A number beyond the newest is of another journal (the database was rebuilt): then too, the newest. One that lies too
+    far back is brought nearer: who slept for weeks looks at the present state instead of at all that was.
     """
     for text in (request.headers.get("last-event-id"), request.query_params.get("after")):
         if text is not None and text.isascii() and text.isdigit() and len(text) < 19:
-            return min(int(text), newest)
+            return max(min(int(text), newest), newest - REPLAYED)
     return newest
 
 

@@ -262,6 +262,7 @@ def test_connection_lost_is_said_within_8_s_and_no_result_stays_visible(serve, o
     assert "-" not in page.locator("#contact").inner_text()
 
 
+@pytest.mark.fault("T44")
 @pytest.mark.req("R-SCREEN-02")
 def test_a_server_that_hangs_is_noticed_as_one_that_is_gone(repo, open_page, browser, tmp_path):
     code = textwrap.dedent("""

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from appliance.config import Config
+from appliance.records import SELF_TEST_SOURCE
 
 PACS = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "port": 104, "ae_title": "PACS"}
 CT = {"name": "CT-1", "ae_title": "CT-1", "mode": "inline"}
@@ -33,6 +34,7 @@ def test_images_are_committed_by_the_destinations_that_get_originals_and_commit(
         ({"sources": [{**ASKING, "mode": "parallel"}], "destinations": [COMMITS]}, "vouches only for"),
         ({"sources": [{**CT, "commitment_port": 104}], "destinations": [COMMITS]}, "belong together"),
         ({"sources": [{**CT, "commitment_tls": {"ca_path": "/ca.pem"}}]}, "commitment_tls is of no use without"),
+        ({"sources": [{**CT, "name": SELF_TEST_SOURCE}]}, "sources.0.name"),
         ({"retention": {"images_h": 0}}, "images_h"),
         ({"retention": {"results_days": 30}}, "results_days"),
     ],

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from admin_kit import settings_in
 
+from appliance.config import load_config
 from appliance.errors import ConfigError
 from appliance.settings import GOOD_NAME, NAME, Settings, load_box
 
@@ -55,6 +59,21 @@ def test_what_does_not_fit_is_told_by_its_key_and_not_written(settings):
     with pytest.raises(ConfigError, match=r"dicom\.port: is set in the box's own files"):
         settings.propose({"dicom": {"ae_title": "X"}})
     assert settings.text() == ""
+    assert list(settings.path.parent.glob(".*")) == []
+
+
+def test_two_checks_at_once_do_not_meet(settings, monkeypatch):
+    both = threading.Barrier(2, timeout=20)
+
+    def slowly(base, site=None, tried=None):
+        if tried is not None and tried.suffix == ".tried":
+            both.wait()
+        return load_config(base, site, tried)
+
+    monkeypatch.setattr("appliance.settings.load_config", slowly)
+    with ThreadPoolExecutor(2) as people:
+        found = people.map(lambda name: settings.proposal_of(f"site: {{name: {name}}}"), ("Ward 3", "Ward 4"))
+        assert [proposal.config.site.name for proposal in found] == ["Ward 3", "Ward 4"]
     assert list(settings.path.parent.glob(".*")) == []
 
 

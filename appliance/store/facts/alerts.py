@@ -64,12 +64,16 @@ class AlertDecided(Body):
 
 
 class AlertEscalated(Body):
-    """Nobody acknowledged it for so long that this step was due. ``sinks``: those that are told of it."""
+    """Nobody acknowledged it for so long that this step was due. ``sinks``: those that are told of it.
+
+    ``screens``: further screens that show it from now on; None in facts from before that was noted.
+    """
 
     kind = Kind.ALERT_ESCALATED
     alert: int
     step: AlertStep
     sinks: tuple[str, ...] = ()
+    screens: tuple[str, ...] | None = None
 
 
 class AlertSinkTold(Body):

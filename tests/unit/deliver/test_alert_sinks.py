@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -243,6 +244,18 @@ def test_a_light_that_is_not_there_or_takes_nothing_fails_within_its_limit(store
         Light(gone).tell(notice)
     with pytest.raises(TransientError, match="took nothing within"):
         Light(lamp.choice).write(b"x" * 1_000_000)
+
+
+def test_a_light_never_writes_over_a_file(lamp, tmp_path):
+    database = tmp_path / "scanside.sqlite"
+    database.write_bytes(b"SQLite format 3")
+    for path in (database, Path("/sys/class/../..", *database.parts[1:])):
+        with pytest.raises(TransientError, match="is no device, pipe or file below /sys/class/"):
+            Light(lamp.choice.model_copy(update={"device_path": path})).write(ON)
+    assert database.read_bytes() == b"SQLite format 3"
+    Light(lamp.choice).write(ON)
+    Light(lamp.choice.model_copy(update={"device_path": Path("/dev/null")})).write(ON)
+    assert lamp.written() == ON
 
 
 def test_the_daemon_passes_a_test_on_and_switches_the_light_off_again(tmp_path, lamp, wait_until):

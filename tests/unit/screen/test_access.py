@@ -306,3 +306,18 @@ def test_a_program_has_what_its_role_has_and_no_more(stubbed, store):
         assert program.post("/users").status_code == 403
         program.headers["Authorization"] = "Bearer wrong"
         assert program.get("/api/v1/alerts").status_code == 401
+    # Whoever tries tokens is seen, and cannot fill the journal.
+    assert [fact.body["how"] for fact in store.journal.after(0, 100, (Kind.SIGN_IN_FAILED,))] == ["token"]
+
+
+def test_who_asks_again_and_again_for_what_their_role_has_not_makes_one_journal_row_a_minute(stubbed, store, clock):
+    def rows():
+        return [fact.body["route"] for fact in store.journal.after(0, 100, (Kind.ACCESS_DENIED,))]
+
+    with Browser(stubbed, session(store, "viewer")) as browser:
+        for path in ("/users", "/users", "/settings/site", "/settings/dicom", "/users"):
+            assert browser.get(path).status_code == 403
+        assert rows() == ["GET /users", "GET /settings/{section}"]
+        clock.advance(61)
+        assert browser.get("/users").status_code == 403
+    assert rows() == ["GET /users", "GET /settings/{section}", "GET /users"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from web_kit import Browser, session
 
@@ -296,6 +298,26 @@ def test_one_package_may_be_priority_only_where_the_others_are_told(reader, writ
     page = reader("technologist", config).page().text
     assert "Suspected pleural effusion" not in page
     assert "Tell the radiologist." in page
+
+
+# What the screen vouches for --------------------------------------------------------------------------------------
+
+
+def test_a_quiet_screen_says_which_sources_it_watches(reader):
+    for locale, words in (("en", "This screen watches: CT-1, DX-2"), ("zh_Hans_CN", "此屏幕监看：CT-1、DX-2")):
+        assert words in reader(sources=("CT-1", "DX-2"), name="bound").page(lang=locale).text
+    assert "This screen watches" not in reader(name="of all").page(lang="en").text
+
+
+def test_a_box_without_a_live_package_never_says_ready(store, clock, scenes):
+    silent = {name: replace(package, live=False) for name, package in scenes.packages().items()}
+    for packages, state in (({}, "none"), (silent, "none"), (scenes.packages(), "ready")):
+        app = screen_app(store, Config(), packages, clock)
+        page = Reader(app, session(store)).page(lang="en").text
+        assert f'data-ai="{state}"' in page
+        assert "No AI package" in page
+        board = page[page.index('<main id="board"') : page.index("</main>")]
+        assert ("<h1>Ready</h1>" in board) is (state == "ready")
 
 
 # What stands on the card ------------------------------------------------------------------------------------------

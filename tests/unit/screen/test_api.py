@@ -17,6 +17,7 @@ from appliance.config import Config
 from appliance.records import SYSTEM, UserRole
 from appliance.screen import api_models as models
 from appliance.screen import screen_app
+from appliance.screen.in_context import InContextPages
 from appliance.store.facts import Kind
 from appliance.web.access import Guarded
 from appliance.web.server import WebServer
@@ -117,6 +118,30 @@ def test_a_program_may_what_its_role_may_and_sees_its_sources_alone(program, wri
 
 
 @pytest.mark.fault("T42")
+def test_a_program_has_the_api_alone_and_no_page_whatever_its_role(program, app, write, scenes, store):
+    alert = write(scenes.urgent)
+    study = store.views.alert(alert).study_id
+    for role in (UserRole.SCREEN, UserRole.VIEWER, UserRole.SERVICE):
+        with program(role) as client:
+            for path in scenes.addresses(app, store, UserRole(role)):
+                route = next(one for one in app.routes if re.sub(r"\{\w+(:\w+)?\}", str(study), one.path) == path)
+                if route.roles is not None:
+                    assert client.get(path).status_code == 403, (role, path)
+            assert client.get(f"/studies/{study}/identity").status_code == 403
+
+
+@pytest.mark.req("R-API-02")
+def test_a_storm_elsewhere_hides_no_open_alert_of_a_console(program, write, scenes, store):
+    write(scenes.urgent)
+    for _ in range(205):
+        write(scenes.urgent, study_values={"source": "CT-9"})
+    with program(UserRole.SCREEN, "CT-1") as console:
+        assert [one["source"] for one in console.get("/api/v1/alerts").json()["alerts"]] == ["CT-1"]
+    with program() as console:
+        assert len(console.get("/api/v1/alerts").json()["alerts"]) == 206
+
+
+@pytest.mark.fault("T42")
 def test_a_token_that_is_wrong_revoked_or_over_is_refused_and_never_kept(program, address, store, clock):
     for given in ("Bearer x", "Bearer", "Basic eA=="):
         assert httpx.get(f"{address}/api/v1/health", headers={"Authorization": given}).status_code == 401
@@ -193,6 +218,17 @@ def events(stream, count):
     return found
 
 
+@pytest.mark.fault("T42")
+def test_numbers_and_bodies_that_cannot_be_ours_are_refused_in_words(address, store):
+    with httpx.Client(base_url=address, cookies={COOKIE: session(store, "technologist")}) as page:
+        page.get("/account")
+        token = {"Origin": address, "X-CSRF-Token": page.cookies["scanside_csrf"]}
+        assert page.get(f"/studies/{10**30}").status_code == 404
+        assert page.get("/studies/" + "9" * 5000).status_code == 414
+        nested = {"Content-Type": "application/json", **token}
+        assert page.post("/alerts/1/acknowledge", content=b"[" * 10_000, headers=nested).status_code == 400
+
+
 @pytest.mark.req("R-API-05")
 def test_a_study_opens_in_context_by_the_parameters_of_ihe_invoke_image_display(address, store, write, scenes):
     study = write(scenes.nothing_flagged)
@@ -211,8 +247,36 @@ def test_a_study_opens_in_context_by_the_parameters_of_ihe_invoke_image_display(
     assert ask(requestType="STUDY", studyUID="1.2.3") == 404
     assert ask(requestType="STUDY", studyUID=str(study)) == 404
     assert ask(requestType="STUDY") == ask(studyUID=uid) == 400
+    assert ask(requestType="STUDY", studyUID=",".join([uid] * 100)) == f"/studies/{study}"
+    assert ask(requestType="STUDY", studyUID=",".join(f"1.2.{n}" for n in range(21))) == 400
     nobody = httpx.get(f"{address}/IHEInvokeImageDisplay", params={"studyUID": uid}, headers={"Accept": "text/html"})
     assert nobody.headers["location"].startswith("/sign-in?next=%2FIHEInvokeImageDisplay%3FstudyUID%3D")
+
+
+@pytest.mark.fault("T42")
+def test_whoever_is_bound_to_a_source_opens_counts_and_hears_of_its_studies_alone(
+    address, app, program, write, scenes, store
+):
+    study = write(scenes.nothing_flagged)
+    write(scenes.add_study, scenes.LI, is_open=True)
+    before = store.journal.last_seq()
+    write(scenes.urgent)
+
+    def seen(source):
+        opened = InContextPages(app.state.context)._found([f"{scenes.DOE.study_instance_uid}.1"], (source,))
+        with program(UserRole.SCREEN, source) as console:
+            receiving = console.get("/api/v1/health").json()["receiving"]
+        with (
+            httpx.Client(base_url=address, cookies={COOKIE: session(store, sources=(source,))}, timeout=20) as screen,
+            screen.stream("GET", "/events/page", headers={"Last-Event-ID": str(before)}) as stream,
+        ):
+            lines = stream.iter_lines()
+            assert any(line == "event: facts" for line in lines)
+            told = next(json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
+        return opened, receiving, told["studies"]
+
+    assert seen("CT-1") == ([study], 1, [study + 2])
+    assert seen("DX-9") == ([], 0, [])
 
 
 @pytest.mark.req("R-API-01")

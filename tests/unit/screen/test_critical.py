@@ -142,3 +142,14 @@ def test_under_priority_only_a_technologist_finds_no_finding_of_what_is_open(rea
     assert "Suspected bleed" not in reader("technologist", profile="us").get("/critical-values").text
     assert "Priority study" in reader("technologist", profile="us").get("/critical-values").text
     assert "Suspected bleed" in reader("radiologist", profile="us").get("/critical-values").text
+
+
+def test_under_priority_only_a_technologist_finds_no_finding_of_what_was_told(reader, write, scenes):
+    write(scenes.was_told, write(scenes.urgent))
+    theo, rada = reader("technologist", profile="us"), reader("radiologist", profile="us")
+    page = theo.get("/critical-values").text
+    assert page.count("<tr data-line") == 1
+    assert ("Suspected bleed" in page, "Priority study" in page) == (False, True)
+    assert lines_of(theo.get("/critical-values.csv"))[1][8] == "Priority study"
+    assert "Suspected bleed" in rada.get("/critical-values").text
+    assert lines_of(rada.get("/critical-values.csv"))[1][8] == "Suspected bleed in the head"

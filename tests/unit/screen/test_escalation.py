@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Config, LightSink, Screen, Site, WebhookSink
+from appliance.config import Config, Escalation, LightSink, Screen, Site, WebhookSink
 from appliance.records import Actor, ActorKind
 from appliance.screen.escalation import EscalationStage
 from appliance.screen.feed import Feed
+from appliance.screen.history import sentence_of
 from appliance.screen.model import Scope, State
 from appliance.store import Store
 from appliance.store.database import iso
@@ -223,6 +224,32 @@ def test_a_further_screen_gets_the_alert_at_180_seconds_and_keeps_it_after_the_a
     assert board("DX-2").open_alerts == 0
     store.alerts.acknowledge(alert, LI)
     assert board("DX-2", escalated=True).state is State.SEEN
+
+
+@pytest.mark.req("R-ALERT-03")
+def test_the_history_says_that_further_places_are_told_only_where_there_are_some(escalate, store, write, scenes, clock):
+    store.screens.offer("reading room", (), "123456", LI)
+    store.screens.pair("123456")
+    store.screens.offer("never paired", (), "654321", LI)
+    told, nobody = "further places are told", "Nobody has acknowledged the alert: there is no further place to tell"
+    for sinks, screens, is_told in (
+        ((), (), False),
+        ((), ("unknown", "never paired"), False),
+        ((PAGER,), (), True),
+        ((), ("reading room",), True),
+    ):
+        further = Screen(escalation=Escalation(screens=screens))
+        step, _ = escalate(Config(site=Site(mode="clinical"), alert_sinks=sinks, screen=further))
+        alert = write(scenes.urgent)
+        step()
+        clock.advance(181)
+        step()
+        store.alerts.acknowledge(alert, LI)
+        fact = store.journal.after(0, 1000, (Kind.ALERT_ESCALATED,))[-1]
+        said = sentence_of(fact.kind, fact.body)
+        assert (said.words.get("step") == told, said.text == nobody) == (is_told, not is_told), (sinks, screens)
+    before = {"alert": 1, "step": "tell", "sinks": []}
+    assert sentence_of(Kind.ALERT_ESCALATED, before).words["step"] == told
 
 
 def test_a_priority_that_waits_too_long_is_said_to(board, escalate, write, scenes, clock):

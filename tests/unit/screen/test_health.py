@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 import zipfile
 from datetime import timedelta
 
@@ -112,6 +113,16 @@ def test_the_support_bundle_holds_none_of_twenty_seeded_patient_strings_and_no_a
                 },
             ],
             "sources": [{"name": "CT-1", "ae_title": "CT", "addresses": ["10.1.2.3"]}],
+            "site": {"mode": "evaluation", "name": "Ward of Seed", "radiologist_phone": "+49 30 5550100"},
+            "review": {"organization": "Seed Clinic", "test_accounts": ["seed.tester"]},
+            "screen": {
+                "names": ["box.seed"],
+                "oidc": {
+                    "issuer": "https://idp.seed",
+                    "client_id": "seed-client",
+                    "roles": {"CN=Seed Radiology": "radiologist"},
+                },
+            },
         }
     )
     with served(store, clock, scenes.packages(), config=config, tools=FakeTools()) as somebody:
@@ -122,16 +133,42 @@ def test_the_support_bundle_holds_none_of_twenty_seeded_patient_strings_and_no_a
     }
     whole = "\n".join(files.values())
     assert [one for one in PHI if one in whole] == []
-    for secret in ("hospital.example", "t0ps3cret", "secret-file", "10.1.2.3", "10.9.8.7"):
+    for secret in ("hospital.example", "t0ps3cret", "secret-file", "10.1.2.3", "10.9.8.7", "5550100", "seed", "Seed"):
         assert secret not in whole
+    assert "review: '***'" in files["config.yaml"]
     # And it is of use.
     assert "ae_title: CT" in files["config.yaml"]
+    assert "mode: evaluation" in files["config.yaml"]
     assert json.loads(files["status.json"])["deliveries"][0]["parked"] == 1
     assert json.loads(files["issues.json"])[0]["code"] == "DESTINATION_PAUSED"
     assert '"destination_paused"' in files["journal.jsonl"]
     assert json.loads(files["doctor.json"])["ok"]
     (fact,) = store.journal.after(0, 100, (Kind.ACCESSED,))
     assert fact.body["what"] == "support bundle"
+
+
+@pytest.mark.req("R-ADMIN-06")
+def test_what_takes_minutes_takes_no_thread_from_the_alert_screens(store, clock, scenes):
+    pacs = {"kind": "dicom", "name": "PACS", "host": "10.1.2.10", "port": 104, "ae_title": "A", "send": ["original"]}
+    threads = []
+
+    class Watched(FakeTools):
+        def doctor(self):
+            threads.append(threading.current_thread().name)
+            return super().doctor()
+
+        def probe(self, destination):
+            threads.append(threading.current_thread().name)
+            return super().probe(destination)
+
+    with served(
+        store, clock, scenes.packages(), config=Config.model_validate({"destinations": [pacs]}), tools=Watched()
+    ) as somebody:
+        ada = somebody("administrator")
+        assert ada.get("/health/bundle.zip").status_code == 200
+        assert ada.post("/destinations/PACS/test").status_code == 200
+        assert ada.post("/setup/pacs/test").status_code == 200
+    assert [name.rpartition("_")[0] for name in threads] == ["web-probe"] * 3
 
 
 def _names(answer):

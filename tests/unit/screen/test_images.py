@@ -237,13 +237,18 @@ def test_nothing_of_a_triage_packages_place_leaves_the_server(store, serve, scen
         assert 'data-layer="overlay"' not in page
 
 
-def test_a_technologist_who_is_told_the_priority_alone_is_shown_no_place(store, serve, scenes):
+def test_whoever_is_told_the_priority_alone_is_shown_no_place(store, serve, scenes):
     study, datasets = images_kit.ct(store)
     uid = str(datasets[2].SOPInstanceUID)
     images_kit.flag(store, scenes, study, keys=(uid,), boxes=((uid, ((10, 20), (15, 30))),))
     config = Config(site=Site(technologist_detail="priority_only"))
     with serve(config=config) as client:
-        for role, is_told in (("technologist", False), ("radiologist", True)):
+        for role, is_told in (
+            ("technologist", False),
+            ("viewer", False),
+            ("administrator", False),
+            ("radiologist", True),
+        ):
             client.cookies.clear()
             client.cookies.set(COOKIE, session(store, role))
             told = listed(client, study)

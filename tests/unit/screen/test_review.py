@@ -262,6 +262,7 @@ def test_a_sampled_study_is_judged_by_saying_that_none_is_there(client, sign, st
 def test_a_test_accounts_review_counts_nowhere(serve, store, flagged):
     with serve(review=Review(test_accounts=("radiologist",))) as client:
         body = {"decision": "agree", "etag": etag(client.get(f"/studies/{flagged}/review")), "seen": ELSEWHERE}
+        assert "this account is for tests" in post(client, f"/studies/{flagged}/review/preview", body).text
         assert post(client, f"/studies/{flagged}/review", body).status_code == 200
     assert store.db.one("SELECT counts FROM review")[0] == 0
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from admin_kit import FakeTools, hidden, served, settings_in
+from starlette.requests import Request
 
+from appliance.errors import ConflictError
+from appliance.records import SYSTEM, UserRole
+from appliance.screen.settings import LOCKED_OUT, keep
 from appliance.store.facts import Kind
+from appliance.web.access import Caller
 
 pytestmark = pytest.mark.req("R-ADMIN-05")
 
@@ -52,6 +59,19 @@ def test_text_that_does_not_fit_comes_back_with_the_reason_and_nothing_lost(tool
     assert tools.settings.text() == ""
 
 
+def test_text_that_would_grow_without_end_is_refused_before_it_is_read(tools, ada):
+    bomb = "a: &a [x, x]\nb: &b [*a, *a]\n"
+    for path, text, told in (
+        ("site", bomb, "names a part to repeat it (a)"),
+        ("file", f"site: {{name: &n X, radiologist_phone: *n}}\n{bomb}", "names a part to repeat it (n)"),
+        ("sources", "[" * 5000, "nests more than"),
+        ("file", "site: " + "{a: " * 2000, "nests more than"),
+    ):
+        page = ada.post(f"/settings/{path}", text=text)
+        assert (page.status_code, told in page.text) == (422, True), (path, told)
+    assert tools.settings.text() == ""
+
+
 def test_a_change_that_was_overtaken_is_not_written(tools, ada):
     page = ada.post("/settings/site", **FORM)
     fields = {name: hidden(page.text, name) for name in ("section", "before", "text")}
@@ -60,6 +80,45 @@ def test_a_change_that_was_overtaken_is_not_written(tools, ada):
     assert page.status_code == 409
     assert "somebody else" in page.text
     assert tools.settings.next_config().site.name == "Else"
+
+
+def test_settings_under_which_the_box_would_not_answer_this_very_request_are_refused(tmp_path):
+    """The guard has let the request in, so its name counts now; loopback names always do."""
+    screen = "{host: 0.0.0.0, names: [box.ward], tls: {certificate_path: c, key_path: k}}"
+    settings = settings_in(tmp_path, f"state_path: {tmp_path}\nscreen: {screen}\n")
+
+    said, ada = [], Caller(role=UserRole.ADMINISTRATOR, actor=SYSTEM)
+
+    def answers(screen, name, at="10.1.2.3"):
+        scope = {"type": "http", "headers": [(b"host", name.encode())], "server": (at, 8080)}
+        proposal = settings.propose({"screen": settings.section("screen") | screen})
+        context = SimpleNamespace(tools=FakeTools(settings), config=settings.loaded.config, store=Kept())
+        try:
+            keep(context, proposal, "why", Request(scope | {"state": {"caller": ada}}))
+        except ConflictError as error:
+            said.append(str(error))
+        return context.store.kept
+
+    assert answers({"names": ["box.ward", "box"]}, "BOX.ward:8080")
+    assert not answers({"names": ["box"]}, "box.ward:8080")
+    assert answers({"names": ["box"]}, "box:8080"), "already by the new name"
+    assert answers({"names": []}, "[::1]:8080")
+    assert not answers({"host": "127.0.0.1"}, "box.ward")
+    assert not answers({"host": "10.1.2.4"}, "box.ward")
+    assert answers({"host": "10.1.2.3"}, "box.ward")
+    assert answers({"host": "127.0.0.1"}, "box.ward", at="127.0.0.1"), "behind a proxy of this machine"
+    assert answers({"port": 9090}, "box.ward")
+    assert set(said) == {LOCKED_OUT}
+
+
+class Kept:
+    """A store that takes every change."""
+
+    def __init__(self):
+        self.settings, self.kept = self, False
+
+    def change(self, *_):
+        self.kept = True
 
 
 def test_a_file_goes_out_and_comes_in_again(tools, ada):

@@ -11,6 +11,8 @@ from appliance.screen.tools import Probe, TestState
 from appliance.store.facts import Kind
 from appliance.store.facts.intake import Refused
 from appliance.store.setup import MAX_TRIES
+from appliance.web.passwords import Passwords
+from appliance.web.throttle import Rate
 
 pytestmark = pytest.mark.req("R-ADMIN-07")
 PASSWORD = "brisk otter 71 lamp"  # noqa: S105 - of nobody
@@ -67,6 +69,26 @@ def test_only_the_newest_code_counts_and_guessing_ends_it(store, somebody):
     assert store.accounts.all() == []
     assert begin(eve, store.setup.new_code()).status_code == 200
     assert code_digest_is_all_that_is_kept(store, new)
+
+
+def test_who_has_not_the_code_costs_no_hash_is_in_the_journal_and_must_wait(store, somebody, monkeypatch):
+    hashed = []
+    made = Passwords.hashed
+    monkeypatch.setattr(Passwords, "hashed", lambda self, text: hashed.append(text) or made(self, text))
+    code, eve = store.setup.new_code(), somebody()
+    assert begin(eve, "AAAAA-AAAAA").status_code == 409
+    assert [fact.body["how"] for fact in store.journal.after(0, 100, (Kind.SIGN_IN_FAILED,))] == ["setup"]
+    for _ in range(19):
+        assert begin(eve, code, name="a b").status_code == 422
+    answer = begin(eve, code)
+    assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (429, True)
+    assert 'data-testid="wait"' in answer.text
+    assert hashed == []
+    assert store.setup.is_open()
+    store.accounts.add("root", "Root", UserRole.ADMINISTRATOR, None, SYSTEM)
+    monkeypatch.setattr(Rate, "take", lambda *_: 0.0)
+    assert begin(eve, code).status_code == 409
+    assert hashed == []
 
 
 def code_digest_is_all_that_is_kept(store, code):

@@ -269,6 +269,20 @@ def test_who_cancels_there_is_back_at_the_form(come_back, idp):
     assert is_refused(*come_back())
 
 
+def test_what_an_address_says_of_an_error_makes_no_line_of_the_log_and_is_cut(app, caplog):
+    with Browser(app) as browser:
+        begun = httpx.URL(browser.get("/sign-in/oidc").headers["location"])
+        answer = browser.get(
+            "/sign-in/oidc/callback",
+            params={"state": begun.params["state"], "error": "no\nERROR all images are lost" + "x" * 4000},
+        )
+        assert is_refused(browser, answer)
+    (said,) = (record.getMessage() for record in caplog.records if "the provider said" in record.getMessage())
+    assert "\n" not in said
+    assert "'no\\nERROR all images" in said
+    assert len(said.partition("the provider said ")[2]) == 80
+
+
 def test_a_sign_in_that_takes_longer_than_ten_minutes_is_begun_again(app, at_idp, monkeypatch):
     with Browser(app) as browser:
         back = at_idp(browser.get("/sign-in/oidc").headers["location"])

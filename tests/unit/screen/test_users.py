@@ -140,4 +140,4 @@ def test_the_command_line_asks_only_at_a_terminal_and_takes_no_poor_password(sto
     poor.write_text("password123\n", "utf-8")
     assert scanside("user", "add", "ada", "--role", "administrator", "--password-file", poor)[0] == 2
     assert scanside("user", "add", "a b", "--role", "administrator", "--one-time")[0] == 2
-    assert not store.accounts.has_any()
+    assert not store.accounts.has_administrator()

@@ -136,3 +136,9 @@ def test_nothing_is_green(repo):
             full = colour if len(colour) == 6 else "".join(c * 2 for c in colour)
             red, green, blue = (int(full[i : i + 2], 16) for i in (0, 2, 4))
             assert green <= max(red, blue) + 16, f"#{colour} in {path.name}"
+
+
+@pytest.mark.req("R-SCREEN-05")
+def test_chinese_texts_use_the_words_of_the_field(catalogue):
+    for message in catalogue("zh_Hans_CN"):
+        assert "扫描仪" not in "".join(_texts(message)), message.id  # 检查设备, CT 机

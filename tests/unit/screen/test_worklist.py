@@ -250,6 +250,18 @@ def test_a_technologist_is_told_as_much_as_the_site_says(serve, store, write, sc
         assert "Suspected bleed" in client.get("/studies").text
 
 
+@pytest.mark.req("R-STUDIES-11")
+@pytest.mark.parametrize("role", ["technologist", "viewer", "administrator"])
+def test_the_priority_alone_is_told_to_everybody_but_radiologists_as_on_the_alert_screen(serve, write, scenes, role):
+    write(scenes.urgent)
+    with serve(role, Config(site=Site(profile="us"))) as client:
+        pages = [client.get(address) for address in ("/studies", "/studies/1", "/alert")]
+    for page in pages:
+        assert page.status_code == 200
+        assert "Suspected bleed" not in page.text, page.url
+    assert "Prioritised by the AI" in row_of(pages[0].text, 1)
+
+
 def test_paging_keeps_the_filter(serve, write, scenes):
     write(scenes.many, 160)
     with serve() as client:

@@ -30,10 +30,21 @@ def changes(store):
     return lambda: [(f.body["account"], f.body["change"], f.body["role"]) for f in store.journal.after(0, 100, kinds)]
 
 
-def test_a_box_without_accounts_knows_that(accounts):
-    assert not accounts.has_any()
-    accounts.add("li", "Li Wei", UserRole.VIEWER, None, SYSTEM)
-    assert accounts.has_any()
+def test_a_box_without_an_active_administrator_is_open_for_set_up_whoever_else_signed_in(store, accounts):
+    viewer = accounts.know("https://idp 1", "li", "Li Wei", UserRole.VIEWER)
+    assert not accounts.has_administrator()
+    assert store.setup.is_open()
+    # None of these takes an administrator away.
+    accounts.set_active(viewer.id, SYSTEM, active=False, reason="left")
+    accounts.set_active(viewer.id, SYSTEM, active=True, reason="back")
+    accounts.set_role(viewer.id, UserRole.TECHNOLOGIST, SYSTEM, reason="learned")
+    assert accounts.know("https://idp 1", "li", "Li Wei", UserRole.RADIOLOGIST).role is UserRole.RADIOLOGIST
+    code = store.setup.new_code()
+    with pytest.raises(ConflictError, match="another name"):
+        store.setup.begin(code, "LI", "Ada", "hash")
+    store.setup.begin(code, "ada", "Ada", "hash")
+    assert accounts.has_administrator()
+    assert not store.setup.is_open()
 
 
 def test_names_are_unique_whatever_the_case_and_people_are_told_apart(accounts, ada):

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from appliance.errors import ConflictError, NotFoundError
-from appliance.records import Actor, ActorKind, AlertState, AlertStep, CommunicationMethod
+from appliance.records import SELF_TEST_SOURCE, Actor, ActorKind, AlertState, AlertStep, CommunicationMethod
 from appliance.store import Store
 from appliance.store.alerts import decide_alert
 from appliance.store.escalations import SINK_FAILING, flagged_before
@@ -72,7 +72,7 @@ def test_an_alert_goes_from_raised_to_decided_and_each_step_stands_in_the_journa
     step(store.alerts.acknowledge, alert, LI)
     step(tell, alert)
     study = store.views.alert(alert).study_id
-    step(lambda: write(decide_alert, study, "agree", CHEN))
+    step(lambda: write(decide_alert, study, "agree", CHEN, [store.views.alert(alert).analysis_id]))
     assert [str(state) for state in seen] == ["raised", "presented", "acknowledged", "communicated", "decided"]
     kinds = [fact.kind for fact in rows() if str(fact.kind).startswith("alert_")]
     assert kinds == [
@@ -142,14 +142,24 @@ def test_what_nobody_was_told_of_is_found_until_it_is_told_or_decided(store, wri
     write(scenes.urgent, active=0, chime=0)
     store.alerts.acknowledge(open_, LI)
     tell(told)
-    write(decide_alert, store.views.alert(decided).study_id, "disagree", CHEN)
+    judged = store.views.alert(decided)
+    write(decide_alert, judged.study_id, "disagree", CHEN, [judged.analysis_id])
     assert [alert.id for alert in store.communications.missing(*day, 10)] == [open_]
 
 
 def test_a_decision_of_a_study_without_an_alert_changes_nothing(store, write, scenes, rows):
     study = write(scenes.nothing_flagged)
-    write(decide_alert, study, "agree", CHEN)
+    write(decide_alert, study, "agree", CHEN, [1, 2])
     assert not rows(Kind.ALERT_DECIDED)
+
+
+@pytest.mark.req("R-ALERT-03")
+def test_the_boxs_own_test_study_calls_nobody_and_is_in_no_count(store, write, scenes, clock):
+    day = (clock.now() - timedelta(days=1), clock.now() + timedelta(days=1))
+    alert, _ = (write(scenes.urgent, study_values={"source": source}) for source in ("CT-1", SELF_TEST_SOURCE))
+    assert [one.alert_id for one in store.escalations.waiting()] == [alert]
+    assert [one.id for one in store.communications.missing(*day, 10)] == [alert]
+    assert store.views.counts(day[0]) == {"FINDING": 1}
 
 
 @pytest.mark.req("R-ALERT-03")
@@ -159,7 +169,9 @@ def test_a_step_is_taken_once_and_only_of_what_nobody_acknowledged(store, write,
     assert not store.escalations.take(first, AlertStep.TELL, ["pager"])
     store.alerts.acknowledge(second, LI)
     assert not store.escalations.take(second, AlertStep.OVERDUE, ["pager"])
-    assert [fact.body for fact in rows(Kind.ALERT_ESCALATED)] == [{"alert": first, "step": "tell", "sinks": ["pager"]}]
+    assert [fact.body for fact in rows(Kind.ALERT_ESCALATED)] == [
+        {"alert": first, "step": "tell", "sinks": ["pager"], "screens": []}
+    ]
     (notice,) = store.escalations.owed("pager", store.db.clock.now())
     assert (notice.alert_id, notice.step, notice.calling) == (first, AlertStep.TELL, 1)
     assert notice.accession_number == scenes.WANG.accession_number

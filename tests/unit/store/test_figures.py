@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.records import (
+    SELF_TEST_SOURCE,
     Actor,
     ActorKind,
     AnalysisResult,
@@ -34,7 +35,7 @@ UNSURE = Draft(decision=ReviewDecision.CANNOT_JUDGE)
 def study(store):
     """``study(score)``: a study with an analysis that gave this score for "bleed"; flagged from 1.0."""
 
-    def make(score, draft=None, *, sampled=False, counts=True, package="head", **columns):
+    def make(score, draft=None, *, sampled=False, counts=True, package="head", source="CT-1", **columns):
         flagged = score >= 1.0
         finding = FindingResult(id="bleed", score=score, operating_point="d", threshold=1.0, flagged=flagged)
         outcome = Outcome.FINDING if flagged else Outcome.NOTHING_FLAGGED
@@ -42,7 +43,7 @@ def study(store):
             number = tx.insert(
                 "study",
                 study_instance_uid="1.2",
-                source="CT-1",
+                source=source,
                 patient_key="[]",
                 identity=json.dumps({"study_instance_uid": "1.2"}),
                 first_at=tx.at,
@@ -183,6 +184,33 @@ def test_another_operating_point_is_unknown_where_nobody_looked(study, table):
     # The missed one is there, the sampled one is not, and of the third nobody knows.
     assert (loose.flagged, loose.there, loose.not_there, loose.unknown) == (8, 3, 2, 3)
     assert loose.ppv is None
+
+
+def test_a_test_accounts_review_takes_no_real_one_out_of_figures_and_labels(study, table, store, clock):
+    number = study(5.0, AGREE)
+    clock.advance(1)
+    etag = store.reviews.case(number).etag
+    store.reviews.sign(number, REJECT, etag, LI, Reading(seen={ELSEWHERE: 1}), organization="R", counts=False)
+    (one,) = table().figures
+    assert (one.reviewed, one.right, one.wrong) == (1, 1, 0)
+    assert [label.review.version for label in store.labels.read()] == [1]
+
+
+def test_the_wrong_patient_is_undetermined_and_no_false_alarm(study, table):
+    study(5.0, Draft(decision=ReviewDecision.DISAGREE, reason=ReviewReason.WRONG_SUBJECT))
+    (one,) = table().figures
+    assert (one.reviewed, one.right, one.wrong, one.undetermined) == (1, 0, 0, 1)
+    (replayed,) = table().replay("head", "bleed", {"d": 1.0})
+    assert (replayed.flagged, replayed.not_there, replayed.unknown) == (1, 0, 1)
+
+
+def test_the_boxs_own_test_studies_are_in_no_figure_and_no_label(study, table, store):
+    real = study(5.0, AGREE)
+    study(5.0, AGREE, source=SELF_TEST_SOURCE)
+    assert [one.looked for one in table().figures] == [1]
+    assert [label.study_id for label in store.labels.read()] == [real]
+    assert store.models.figures("head", "1").analyses == 1
+    assert store.models.alerts_per_day("head", "1", "bleed", {"d": 1.0}).studies == 1
 
 
 def test_two_findings_of_two_packages_are_two_rows(study, table):

@@ -14,6 +14,7 @@ from plan_kit import plan_for
 
 from appliance.clock import FakeClock
 from appliance.records import (
+    SELF_TEST_SOURCE,
     Actor,
     ActorKind,
     AlertState,
@@ -311,6 +312,47 @@ def test_where_nobody_was_told_anything_nothing_is_sent(store, ended, sign):
     assert store.reviews.will_send(study, AGREE)[1] == []
     assert sign(study).version == 1
     assert store.db.all("SELECT 1 FROM delivery") == []
+
+
+def test_a_review_leaves_an_alert_alone_that_rests_on_what_it_did_not_judge(store, ended, sign):
+    study, analysis = ended()
+    with store.db.write() as tx:
+        other = dict(tx.one("SELECT * FROM analysis WHERE id = ?", (analysis,))) | {"id": 99, "package": "other"}
+        tx.insert("analysis", **other)
+        # Newer images are being analysed by the package that raised the alert.
+        tx.execute("UPDATE analysis SET superseded_by = 99 WHERE id = ?", (analysis,))
+    sign(study, REJECT)
+    assert store.views.some([study])[study].alert.state is AlertState.RAISED
+    assert store.journal.after(0, 99, (Kind.ALERT_DECIDED,)) == []
+
+
+def test_a_test_accounts_review_decides_no_alert_owes_no_report_and_ends_no_waiting(store, ended, sign):
+    study, analysis = ended()
+    send(store, analysis, SR, SEG)
+    store.reviews.ask(study, replace(LI, name="Theo", role="technologist"))
+    before = [dict(row) for row in store.db.all("SELECT * FROM delivery ORDER BY id")]
+    assert store.reviews.will_send(study, REJECT, counts=False)[1] == []
+    sign(study, REJECT, counts=False)
+    assert store.views.some([study])[study].alert.state is AlertState.RAISED
+    assert [dict(row) for row in store.db.all("SELECT * FROM delivery ORDER BY id")] == before
+    assert [one.why for one in store.reviews.queue()] == ["flagged"]
+    assert store.db.one("SELECT done_at FROM review_request")["done_at"] is None
+    assert store.deliveries.to_build(analysis) is None or store.deliveries.to_build(analysis).review is None
+    assert sign(study).version == 2
+    assert store.views.some([study])[study].alert.state is AlertState.DECIDED
+
+
+def test_the_boxs_own_test_study_waits_for_no_reader_and_is_never_drawn(store, ended, monkeypatch):
+    monkeypatch.setattr(samples, "is_chosen", lambda *_: True)
+    study, _ = ended()
+    store.reviews.ask(study, LI)
+    assert store.reviews.queue()
+    with store.db.write() as tx:
+        tx.execute("UPDATE study SET source = ?", (SELF_TEST_SOURCE,))
+        tx.execute("UPDATE analysis SET outcome = 'NOTHING_FLAGGED'")
+        samples.note_ended_study(tx, study, Outcome.NOTHING_FLAGGED)
+        assert tx.all("SELECT 1 FROM review_sample") == []
+    assert store.reviews.queue() == []
 
 
 # -- the queue and the sample ----------------------------------------------------------------------------------------

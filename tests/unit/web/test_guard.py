@@ -16,10 +16,10 @@ async def _app(scope, receive, send):
     await PlainTextResponse(scope["state"]["csrf"])(scope, receive, send)
 
 
-def _ask(method="GET", rules=None, body=b"", **headers):
+def _ask(method="GET", rules=None, body=b"", path="/", **headers):
     given = {"host": "127.0.0.1:8080"} | {name.replace("_", "-"): value for name, value in headers.items()}
     scope = {
-        "type": "http", "method": method, "path": "/", "query_string": b"",
+        "type": "http", "method": method, "path": path, "query_string": b"",
         "headers": [(name.lower().encode(), value.encode()) for name, value in given.items() if value],
     }  # fmt: skip
     sent = []
@@ -108,3 +108,7 @@ def test_an_act_from_elsewhere_or_without_token_is_refused(changes):
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE"])
 def test_other_methods_are_not_understood(method):
     assert _ask(method)[0] == 405
+
+
+def test_an_address_longer_than_any_of_ours_is_refused_before_it_is_taken_apart():
+    assert _ask(path="/studies/" + "9" * 5000)[0] == 414
