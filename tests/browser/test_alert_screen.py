@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -629,20 +630,23 @@ def test_the_chime_repeats_until_it_is_paused_and_a_new_alert_ends_the_pause(ser
     alert = write(scenes.urgent)
     page.wait_for_selector("html[data-chimes='1']")
     write(scenes.steps_taken, alert, scenes.AlertStep.REPEAT)
-    page.wait_for_selector("html[data-chimes='2']", timeout=9000)
+    page.wait_for_selector("html[data-chimes='2']")
     page.keyboard.press("m")
     page.wait_for_selector("html[data-sound=paused]")
-    assert "1:5" in page.get_by_test_id("sound").inner_text()
+    # On a busy machine another one may have sounded before the key did.
+    heard = int(page.locator("html").get_attribute("data-chimes"))
+    assert re.search(r"\b[12]:\d\d\b", page.get_by_test_id("sound").inner_text())
     page.wait_for_timeout(5600)
-    assert page.locator("html").get_attribute("data-chimes") == "2"
+    assert page.locator("html").get_attribute("data-chimes") == str(heard)
     write(scenes.urgent, scenes.LI)
-    page.wait_for_selector("html[data-chimes='3']")
+    page.wait_for_selector(f"html[data-chimes='{heard + 1}']")
     assert page.locator("html").get_attribute("data-sound") == "on"
     for one in store.views.open_alerts():
         store.alerts.acknowledge(one.id, _person())
     page.wait_for_selector("html[data-state=seen]")
+    heard = page.locator("html").get_attribute("data-chimes")
     page.wait_for_timeout(5600)
-    assert page.locator("html").get_attribute("data-chimes") == "3", "an acknowledged alert is silent"
+    assert page.locator("html").get_attribute("data-chimes") == heard, "an acknowledged alert is silent"
 
 
 @pytest.mark.fault("T45")

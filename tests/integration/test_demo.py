@@ -14,7 +14,9 @@ import pydicom
 import pytest
 from box_process import ROOT
 
+#: Ctrl-C counts also where the tests themselves were started in the background, which a shell makes deaf to it.
 WITHOUT_ORTHANC = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "import appliance.cli.demo_box as box; box.find_orthanc = lambda: None\nfrom appliance.cli import main; main()"
 )
 
@@ -104,14 +106,14 @@ def test_one_click_opens_the_alert_screen_of_the_demo_and_each_role_can_sign_in(
         said = "".join(running.stdout.readline() for _ in range(4))
         address, ticket = re.search(r"(http://127\.0\.0\.1:\d+)(/pair\?ticket=\S+)", said).groups()
         names, password = re.search(r"as ([a-z, ]+); password (\S+)", said).groups()
-        with httpx.Client(base_url=address) as kiosk:
+        with httpx.Client(base_url=address, timeout=60) as kiosk:
             assert kiosk.get(ticket).status_code == 200
             assert kiosk.get("/alert").status_code == 200
-        with httpx.Client(base_url=address) as late:
+        with httpx.Client(base_url=address, timeout=60) as late:
             assert late.get(ticket).status_code == 422
         assert names.split(", ") == ["viewer", "technologist", "radiologist", "administrator", "service"]
         for name in ("viewer", "service"):
-            with httpx.Client(base_url=address, headers={"Origin": address}) as desk:
+            with httpx.Client(base_url=address, headers={"Origin": address}, timeout=60) as desk:
                 desk.get("/sign-in")
                 given = {"csrf": desk.cookies["scanside_csrf"], "name": name, "password": password}
                 assert desk.post("/sign-in", data=given).headers["location"] == "/"
