@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import highdicom as hd
-from highdicom import ko, sr
+from highdicom import ko
 from pydicom.dataset import Dataset
 
 from appliance.records import FindingResult
 from appliance.report.kinds import URGENT, may_show_places
 from appliance.report.maker import (
-    MANUFACTURER,
     WithoutIdentity,
-    algorithm_uid,
     coded,
     complete,
+    device_observer,
     evidence,
     origin,
     permitted_use,
@@ -53,15 +51,7 @@ def build_ko(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
     content = ko.KeyObjectSelection(
         document_title=coded(codes["of_interest"]),
         referenced_objects=named,
-        observer_device_context=sr.ObserverContext(
-            observer_type=coded(codes["device"]),
-            observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-                uid=hd.UID(algorithm_uid(request)),
-                name=request.package.title[:64],
-                manufacturer_name=MANUFACTURER,
-                model_name=request.package.name,
-            ),
-        ),
+        observer_device_context=device_observer(request, codes),
         description=_description(request, urgent),
     )
     made = KeyObjects(evidence=named, content=content, **origin(request, codes))

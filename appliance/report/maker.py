@@ -7,7 +7,7 @@ from typing import Any
 
 import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
-from highdicom.sr import CodedConcept
+from highdicom.sr import CodedConcept, DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataset import Dataset
 
 from appliance.records import DeliveryKind
@@ -112,6 +112,19 @@ def series_uid(request: ReportRequest, kind: DeliveryKind | None = None) -> str:
 def algorithm_uid(request: ReportRequest) -> str:
     """Device UID of the package as it ran."""
     return uids.algorithm_uid(request.package.name, request.package_version, request.result.package_digest)
+
+
+def device_observer(request: ReportRequest, codes: Mapping[str, ReportCode]) -> ObserverContext:
+    """The package as the observer of what an object says (TID 1004)."""
+    return ObserverContext(
+        observer_type=coded(codes["device"]),
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(algorithm_uid(request)),
+            name=request.package.title[:64],
+            manufacturer_name=MANUFACTURER,
+            model_name=request.package.name,
+        ),
+    )
 
 
 def tracking_uid(request: ReportRequest, finding: str) -> hd.UID:

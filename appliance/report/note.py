@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import highdicom as hd
-from highdicom import ko, sr
+from highdicom import ko
 from pydicom.dataset import Dataset
 
 from appliance.records import DeliveryKind
 from appliance.report.identity import empty_identity
 from appliance.report.ko import KeyObjects
 from appliance.report.maker import (
-    MANUFACTURER,
-    algorithm_uid,
     coded,
     complete,
+    device_observer,
     origin,
     permitted_use,
     reference,
@@ -55,15 +53,7 @@ def build_note(request: ReportRequest, sources: Sources, codes: Mapping[str, Rep
         # Of the four titles the only one that hides the objects wherever IOCM is honoured (docs/adr/0031).
         document_title=coded(codes["rejected_for_patient_safety_reasons"]),
         referenced_objects=named,
-        observer_device_context=sr.ObserverContext(
-            observer_type=coded(codes["device"]),
-            observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-                uid=hd.UID(algorithm_uid(request)),
-                name=request.package.title[:64],
-                manufacturer_name=MANUFACTURER,
-                model_name=request.package.name,
-            ),
-        ),
+        observer_device_context=device_observer(request, codes),
         description=" ".join([*permitted_use(request), _WORDS]),
     )
     # A series of its own: archives hide a note together with what it names.

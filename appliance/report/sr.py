@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import highdicom as hd
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
@@ -18,11 +17,10 @@ from appliance.report import uids
 from appliance.report.groups import Groups
 from appliance.report.identity import clean
 from appliance.report.maker import (
-    MANUFACTURER,
     WithoutIdentity,
-    algorithm_uid,
     coded,
     complete,
+    device_observer,
     evidence,
     origin,
     permitted_use,
@@ -99,15 +97,7 @@ def _content(request: ReportRequest, sources: Sources, codes: Mapping[str, Repor
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
             observer_person_context=observer(request, codes),
-            observer_device_context=sr.ObserverContext(
-                observer_type=coded(codes["device"]),
-                observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-                    uid=hd.UID(algorithm_uid(request)),
-                    name=request.package.title[:64],
-                    manufacturer_name=MANUFACTURER,
-                    model_name=request.package.name,
-                ),
-            ),
+            observer_device_context=device_observer(request, codes),
         ),
         procedure_reported=coded(codes[procedure.get(request.modality, "imaging_procedure")]),
         imaging_measurements=groups(request, sources, codes).build(),
