@@ -55,7 +55,6 @@ from appliance.triage.package_stage import PackagesStage
 from appliance.triage.packages import RunningPackages, load_packages, recover_packages
 from appliance.triage.stage import Bench, PrefetchStage, RoutingStage, RunStage
 from appliance.triage.worker_client import WorkerLink
-from appliance.web.oidc import Provider
 from appliance.web.server import WebServer
 from appliance.web.tls import server_context
 
@@ -149,6 +148,8 @@ class Daemon:
         check_tls(config)
         web_tls = server_context(tls.certificate_path, tls.key_path) if (tls := config.screen.tls) else None
         if config.screen.oidc is not None:
+            from appliance.web.oidc import Provider  # Authlib is loaded where it is asked for
+
             Provider(config.screen.oidc, self.clock)
         drivers = alert_sinks(config, self.clock)
         senders = {

@@ -33,7 +33,6 @@ from appliance.screen.screens import ScreensPages
 from appliance.screen.settings import SettingsPages
 from appliance.screen.setup import SetupPages
 from appliance.screen.sign_in import SignInPages
-from appliance.screen.sign_in_oidc import OidcPages
 from appliance.screen.statistics import READERS, StatisticsPages
 from appliance.screen.study import StudyPages
 from appliance.screen.tools import NoTools, Tools
@@ -140,7 +139,7 @@ def screen_app(
         *ReviewPages(context).routes(),
         *StatisticsPages(context).routes(),
         *SignInPages(context).routes(),
-        *OidcPages(context).routes(),
+        *_oidc_routes(context),
         *UsersPages(context).routes(),
         *ScreensPages(context).routes(),
         *DestinationPages(context).routes(),
@@ -179,6 +178,16 @@ def _each(*calls: Callable[[], None]) -> Callable[[], None]:
             call()
 
     return all_of_them
+
+
+def _oidc_routes(context: Context) -> list[Guarded]:
+    """Sign-in at the hospital's provider, where there is one: Authlib is loaded for nobody else."""
+    settings = context.config.screen.oidc
+    if settings is None:
+        return []
+    from appliance.screen.sign_in_oidc import OidcPages
+
+    return OidcPages(context, settings).routes()
 
 
 async def _home(request: Request) -> Response:

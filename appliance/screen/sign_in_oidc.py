@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from appliance.config import Oidc
 from appliance.errors import ConflictError
 from appliance.screen.context import Context
 from appliance.screen.sign_in import sign_in_form
@@ -52,18 +53,21 @@ class _UnderWay:
 
 
 class OidcPages:
-    """Two addresses, where the configuration names a provider; none otherwise."""
+    """Two addresses, for a box whose configuration names a provider."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, settings: Oidc) -> None:
         """Prepare; the provider is asked when somebody signs in, so that a box starts without it.
+
+        Args:
+            context: Of all pages.
+            settings: ``screen.oidc``.
 
         Raises:
             ConfigError: A file of ``screen.oidc`` cannot be read.
         """
         self._context = context
         self._clock = context.store.db.clock
-        settings = context.config.screen.oidc
-        self._provider = Provider(settings, self._clock) if settings is not None else None
+        self._provider = Provider(settings, self._clock)
         self._pool = context.pool.beside(2, "web-oidc")
         self._under_way: OrderedDict[str, _UnderWay] = OrderedDict()
         self._rate = Rate(self._clock, 20, 60.0)
@@ -72,8 +76,6 @@ class OidcPages:
 
     def routes(self) -> list[Guarded]:
         """The addresses."""
-        if self._provider is None:
-            return []
         return [
             Guarded("/sign-in/oidc", self.begin, roles=ANYBODY),
             Guarded("/sign-in/oidc/callback", self.callback, roles=ANYBODY),
@@ -85,7 +87,6 @@ class OidcPages:
         again = request.query_params.get("again") == "1"
         if wait_s := self._rate.take(address_of(request)):
             return await self._again(request, target, 429, wait_s=int(wait_s) + 1, again=again)
-        assert self._provider is not None  # noqa: S101 - else there is no such route
         provider = self._provider
         try:
             redirect_uri = self._redirect_uri(request)
@@ -115,7 +116,6 @@ class OidcPages:
             or not hmac.compare_digest(found.browser.encode(), browser.encode())
         ):
             return await self._again(request, "/", 400, error=LOST)
-        assert self._provider is not None  # noqa: S101 - else there is no such route
         try:
             person = await self._pool.run(self._provider.finish, found.begun, dict(request.query_params))
             account = await self._context.pool.run(self._know, person)

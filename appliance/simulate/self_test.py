@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from appliance.simulate.scanner import Scanner
-from appliance.simulate.scenarios import SCENARIOS
-
 AE_TITLE = "SCANSIDE_TEST"
 PATIENT_NAME, PATIENT_ID, ACCESSION = "TEST^SCANSIDE", "SCANSIDE-TEST", "TEST"
 
@@ -25,6 +22,10 @@ def handle(request: dict[str, Any], progress: Callable[[dict[str, Any]], None]) 
     Returns:
         ``sent``: images that were taken; ``refused``: those that were not.
     """
+    # The daemon knows this module by its names alone, and starts sooner without phantoms and pynetdicom.
+    from appliance.simulate.scanner import Scanner
+    from appliance.simulate.scenarios import SCENARIOS
+
     scenario = next(one for one in SCENARIOS if one.name == request["scenario"])
     images = scenario.build(f"self-test/{request['run']}")
     for image in images:
