@@ -7,6 +7,7 @@ import getpass
 import json
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -159,7 +160,7 @@ class _Files:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-class _Writer:
+class _Writer(ABC):
     """Writes one export."""
 
     def __init__(self, store: Store, out: Path) -> None:
@@ -202,14 +203,14 @@ class _Writer:
                 self.count.images += 1
         return files
 
-    def _image(self, label: Label, path: Path, n: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _image(self, label: Label, path: Path, n: int) -> str: ...
 
-    def _label(self, label: Label, files: _Files) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _label(self, label: Label, files: _Files) -> dict[str, Any]: ...
 
-    def _held_line(self, label: Label, uid: str, reason: str) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _held_line(self, label: Label, uid: str, reason: str) -> dict[str, Any]: ...
 
     def _judged(self, label: Label, files: _Files) -> dict[str, Any]:
         """What a package said and a person signed: codes and numbers, nobody's words."""
