@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -73,6 +75,27 @@ def scale(request):
 def repo():
     """The root of the working tree."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def scenes(repo):
+    """tools/screen_scenes.py: rows of a store in every state that people meet."""
+    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["screen_scenes"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def write(store):
+    """``write(function, ...)``: call a function of the scenes, or of the store, in one transaction of ``store``."""
+
+    def call(function, *arguments, **more):
+        with store.db.write() as tx:
+            return function(tx, *arguments, **more)
+
+    return call
 
 
 @pytest.fixture(scope="session")

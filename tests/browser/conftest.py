@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 
 import pytest
 import web_kit
@@ -15,16 +13,6 @@ from appliance.config import Config, Site
 from appliance.screen import screen_app
 from appliance.store import Store
 from appliance.web.server import WebServer
-
-
-@pytest.fixture(scope="session")
-def scenes(repo):
-    """tools/screen_scenes.py."""
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -87,17 +75,6 @@ def store(tmp_path):
     opened = Store.open(tmp_path / "state", SystemClock(), reserve_bytes=0)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def write(store):
-    """``write(function, ...)``: call a function of the scenes in one transaction."""
-
-    def call(function, *arguments, **more):
-        with store.db.write() as tx:
-            return function(tx, *arguments, **more)
-
-    return call
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -20,15 +18,6 @@ sources: [{{name: CT-1, ae_title: CT1}}]
 alert_sinks: [{{kind: light, name: lamp, device_path: /dev/null}}]
 """
 TOLD = ("--to", "Dr Chen", "--by", "phone", "--read-back", "--name", "Li Wei")
-
-
-@pytest.fixture(scope="module")
-def scenes(repo):
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

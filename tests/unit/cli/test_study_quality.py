@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -15,15 +13,6 @@ from appliance.clock import SystemClock
 from appliance.store import Store
 
 CHOICE = ("--choice", "image_added", "--reason", "anatomy_cutoff")
-
-
-@pytest.fixture(scope="module")
-def scenes(repo):
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

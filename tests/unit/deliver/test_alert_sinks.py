@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import importlib.util
 import json
 import os
 import random
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,16 +29,6 @@ KEY = bytes(range(32))
 LI = Actor(kind=ActorKind.PERSON, name="Li Wei")
 ON, OFF = bytes.fromhex("a00101a2"), bytes.fromhex("a00100a1")
 pytestmark = pytest.mark.req("R-ALERT-05")
-
-
-@pytest.fixture(scope="module")
-def scenes(repo):
-    """tools/screen_scenes.py."""
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from datetime import timedelta
 
 import pytest
@@ -20,27 +18,6 @@ from appliance.store.settle import withdraw_alert
 LI = Actor(kind=ActorKind.PERSON, name="Li Wei", role="technologist")
 CHEN = Actor(kind=ActorKind.PERSON, name="Dr Chen", role="radiologist")
 TITLES = ({"en": "Suspected bleed", "zh_Hans": "疑似出血"},)
-
-
-@pytest.fixture(scope="module")
-def scenes(repo):
-    """tools/screen_scenes.py."""
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def write(store):
-    """``write(function, ...)``: call a function of the scenes, or of the store, in one transaction."""
-
-    def call(function, *arguments, **more):
-        with store.db.write() as tx:
-            return function(tx, *arguments, **more)
-
-    return call
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from datetime import timedelta
 
 import pytest
@@ -17,24 +15,6 @@ LI = Actor(kind=ActorKind.PERSON, name="Li Wei")
 ZHAO = Actor(kind=ActorKind.PERSON, name="Zhao Lei")
 AS_IS, ADDED = QualityChoice.ACCEPTED_AS_IS, QualityChoice.IMAGE_ADDED
 CUTOFF, NO_FAULT = QualityReason.ANATOMY_CUTOFF, QualityReason.NO_FAULT_SEEN
-
-
-@pytest.fixture(scope="module")
-def scenes(repo):
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def write(store):
-    def call(function, *arguments, **more):
-        with store.db.write() as tx:
-            return function(tx, *arguments, **more)
-
-    return call
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from datetime import timedelta
 
 import pytest
@@ -13,16 +11,6 @@ from appliance.store import timings as module
 from appliance.store.database import iso
 from appliance.store.facts.deliveries import DeliveryBuilt
 from appliance.store.timings import TO_RESULT, Hop
-
-
-@pytest.fixture(scope="session")
-def scenes(repo):
-    """tools/screen_scenes.py."""
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 def timed(tx, scenes, *, ago_s=100.0, inference=1000.0, package=None, **more):

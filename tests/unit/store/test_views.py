@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from datetime import timedelta
 
 import pytest
@@ -12,24 +10,6 @@ import pytest
 from appliance.errors import NotFoundError
 from appliance.records import Outcome, Reason
 from appliance.store.readmodels import to_json
-
-
-@pytest.fixture(scope="module")
-def scenes(repo):
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def write(store):
-    def call(function, *arguments, **more):
-        with store.db.write() as tx:
-            return function(tx, *arguments, **more)
-
-    return call
 
 
 @pytest.mark.req("R-STORE-04")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,27 +10,6 @@ import pytest
 from appliance.records import Outcome
 from appliance.store import worklist
 from appliance.store.worklist import OPEN, WAITS, Wanted
-
-
-@pytest.fixture(scope="session")
-def scenes(repo):
-    """tools/screen_scenes.py."""
-    spec = importlib.util.spec_from_file_location("screen_scenes", repo / "tools" / "screen_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["screen_scenes"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def write(store):
-    """``write(function, ...)``: call a function of the scenes in one transaction."""
-
-    def call(function, *arguments, **more):
-        with store.db.write() as tx:
-            return function(tx, *arguments, **more)
-
-    return call
 
 
 @pytest.fixture
