@@ -105,7 +105,6 @@ def test_any_bytes_in_a_deviation_index_are_a_number_that_can_be_meant_or_none(c
     whole = path.read_bytes()
 
     @given(value=st.binary(max_size=16) | st.from_regex(rb"[-+0-9.eE\\\\ ]{1,16}", fullmatch=True))
-    @settings(deadline=None)
     def holds(value):
         overwrite(path, whole.replace(b"1" * 16, value.ljust(16)))
         deviation = read_header(path).deviation_index

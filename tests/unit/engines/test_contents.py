@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.contents import (
@@ -25,7 +25,6 @@ NAMES = st.from_regex(r"([a-z]{1,3}/){0,2}[A-Za-z0-9_]{1,4}\.(json|onnx|npz|md)"
 FILES = st.dictionaries(NAMES, FACTS, max_size=5)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("aA./\\é\0 -_json", min_size=1, max_size=12) | NAMES, max_size=6))
 def test_names_that_pass_stay_inside_the_folder_and_are_one_file_each_on_any_disk(names):
     if name_faults(names):
@@ -67,7 +66,6 @@ def test_names_that_could_lead_elsewhere_or_be_run_are_refused(names, complaint)
 
 
 @pytest.mark.req("R-SIGN-03")
-@settings(deadline=None)
 @given(FILES, FILES)
 def test_a_signature_covers_exactly_the_files_that_are_there(signed, found):
     parsed = parse_statement(statement("a-package", "1.0.0", signed))
@@ -77,7 +75,6 @@ def test_a_signature_covers_exactly_the_files_that_are_there(signed, found):
     assert {line.split(":")[0] for line in faults} == differing
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_what_is_no_statement_is_refused_and_nothing_else_happens(data):
     with pytest.raises(PackageError):

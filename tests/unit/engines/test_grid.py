@@ -37,7 +37,7 @@ def ball(centre_mm, radius_mm, positions, shape=(80, 90), spacing=(0.8, 0.8), ti
     return arrays
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     tilt_deg=st.sampled_from([0.0, 12.0, -25.0]),
     positions=st.sampled_from([EVEN, UNEVEN]),

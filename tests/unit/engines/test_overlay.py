@@ -53,7 +53,7 @@ def test_each_pixel_takes_the_voxel_that_its_centre_lies_in(overlays):
     assert not dict(overlays["nothing"].on_slices())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_damaged_file_is_a_value_error_and_nothing_else(packed, data):
     damaged = bytearray(packed)

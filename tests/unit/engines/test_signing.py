@@ -5,7 +5,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import SignatureError
@@ -36,7 +36,6 @@ def test_what_is_signed_is_the_encoding_of_the_dsse_protocol():
 
 
 @pytest.mark.req("R-SIGN-01")
-@settings(deadline=None)
 @given(payload=st.binary(max_size=200), signers=st.sets(st.sampled_from([ALICE, BOB]), min_size=1))
 def test_signed_bytes_come_back_with_who_signed_them(payload, signers):
     verified = verify(sign(KIND, payload, list(signers)), KIND, TRUSTED)
@@ -45,7 +44,6 @@ def test_signed_bytes_come_back_with_who_signed_them(payload, signers):
 
 
 @pytest.mark.req("R-SIGN-01")
-@settings(deadline=None)
 @given(at=st.integers(0, len(ENVELOPE) - 1), byte=st.integers(0, 255))
 def test_an_altered_envelope_gives_the_signed_bytes_or_nothing(at, byte):
     altered = ENVELOPE[:at] + bytes([byte]) + ENVELOPE[at + 1 :]
@@ -53,7 +51,6 @@ def test_an_altered_envelope_gives_the_signed_bytes_or_nothing(at, byte):
         assert verify(altered, KIND, TRUSTED).payload == b"payload"
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_envelope_are_refused_and_nothing_else_happens(data):
     with pytest.raises(SignatureError):
@@ -67,7 +64,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSON, JSON, JSON)
 def test_json_of_another_shape_is_refused_and_nothing_else_happens(payload, kind, signatures):
     document = {"payload": payload, "payloadType": kind, "signatures": signatures}

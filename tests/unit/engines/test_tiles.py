@@ -49,7 +49,7 @@ def test_patches_lie_where_nnunet_lays_them():
     assert tile_starts(300, 128, 0.5) == (0, 57, 115, 172)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(*[st.integers(1, 21)] * 3),
     patch=st.tuples(*[st.integers(1, 9)] * 3),

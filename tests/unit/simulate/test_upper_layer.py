@@ -17,7 +17,7 @@ from appliance.simulate.study import Study
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=5000), room=st.integers(7, 600))
 def test_fragments_put_together_again_are_the_message(data, room):
     pdus = [bytes(head) + bytes(part) for head, part in ul.fragments(5, data, is_command=False, max_pdu=room)]

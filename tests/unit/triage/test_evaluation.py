@@ -78,7 +78,7 @@ def test_the_auc_counts_pairs_and_ties_half():
     assert 0 <= got.low <= got.value <= got.high <= 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.lists(st.integers(0, 6), min_size=1, max_size=8))
 def test_the_auc_is_what_counting_all_pairs_gives(positive, negative):
     pairs = [(p > n) + (p == n) / 2 for p, n in itertools.product(positive, negative)]
@@ -184,7 +184,7 @@ def test_one_source_is_not_told_twice():
     assert [g.source for g in evaluate(MANIFEST, [one], [case(one, present=True)]).findings[0].groups] == ["all"]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from(["", "quality"])), max_size=30))
 def test_every_case_is_in_exactly_one_cell(drawn):
     studies = [
