@@ -15,7 +15,7 @@ from appliance.errors import ConfigError
 from appliance.records import AnalysisResult, DeliveryKind, Outcome, Reason
 from appliance.triage.packages import owed_results
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.req("R-DELIVER-05")
 
 DICOM = {"kind": "dicom", "name": "d", "host": "h", "port": 104, "ae_title": "PACS"}

@@ -14,7 +14,7 @@ from appliance.triage.kserve import kserve_server, kserve_wishes
 from engines.backends.kserve import KServeServer
 from engines.manifest import Manifest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.req("R-KSERVE-04")
 
 
