@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from appliance.clock import Clock
@@ -19,17 +20,19 @@ from appliance.config import Config, Destination
 from appliance.deliver.echo import probe
 from appliance.errors import ConflictError
 from appliance.intake.peers import SourceSettings, peers_of
-from appliance.records import SELF_TEST_SOURCE, AnalysisResult, DeliveryState
-from appliance.screen.tools import EngineState, Probe, TestState, Unavailable
+from appliance.records import SELF_TEST_SOURCE, Actor, AnalysisResult, DeliveryState
+from appliance.screen.tools import EngineState, Probe, Refused, TestState, Unavailable
 from appliance.settings import Settings
 from appliance.simulate.self_test import AE_TITLE
 from appliance.store import Store
 from appliance.store.ending import OwedResult
+from appliance.store.installing import PackageRefused, install_package
 from appliance.store.package_rows import PackageRow, PackageState
+from appliance.store.packages import NewPackage
 from appliance.triage.engines import engine_wish
-from appliance.triage.packages import owed_results
+from appliance.triage.packages import asked_of, owed_results
 from engines.child import Limits, run_limited
-from engines.errors import ChildError, EngineError
+from engines.errors import ChildError, EngineError, SignatureError
 from engines.package import parse_manifest
 from engines.store import EngineStore, Entry
 
@@ -103,6 +106,14 @@ class BoxTools:
     def owed(self, package: str, result: AnalysisResult) -> tuple[OwedResult, ...]:
         """By the rules of the configuration."""
         return owed_results(self._config, package, result)
+
+    def install(self, source: Path, actor: Actor) -> NewPackage:
+        """As ``scanside model install``: gate and trial are limited children."""
+        try:
+            return install_package(self._store, source, asked_of(self._config), actor)
+        except PackageRefused as error:
+            told = str(error).replace(str(source), "the file")
+            raise Refused(told, is_signed=not isinstance(error.__cause__, SignatureError)) from error
 
     def doctor(self) -> dict[str, Any]:
         """In a process of its own: it loads libraries that a daemon does not."""

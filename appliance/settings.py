@@ -7,12 +7,13 @@ file does not fit, the box starts with that copy, else without any, and says so,
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import yaml
 
 from appliance.config import Config, load_config
+from appliance.config.plain import KeyPath, read_plain
 from appliance.errors import ConfigError
 
 NAME, GOOD_NAME = "site.yaml", "site.good.yaml"
@@ -40,8 +42,8 @@ SECTIONS = (
 #: How a start that failed hands on to the next one which files to leave out, and why.
 ATTEMPT_VARIABLE, BROKEN_VARIABLE = "SCANSIDE_SETTINGS_ATTEMPT", "SCANSIDE_SETTINGS_BROKEN"
 _PLACE = re.compile(r"^.*?: line \d+: ", re.MULTILINE)
-#: Deeper than any settings; each level is a call within a call where it is read.
-_DEEPEST = 32
+#: Characters of a text that comes over a page: ten times the settings of a large hospital, and read in a moment.
+LONGEST = 64 * 1024
 _HEAD = "# The settings of this site, written by the pages of the box. They win over its other files.\n"
 
 
@@ -179,15 +181,27 @@ class Settings:
                 overlay[name] = different
         return self._checked(overlay)
 
+    def propose_text(self, name: str, text: str) -> Proposal:
+        """Check one section as a person wrote it.
+
+        Raises:
+            ConfigError: It does not fit; every fault with its line and key.
+        """
+        value, lines = read_yaml(text)
+        with _told_by_line({(name, *path): line for path, line in lines.items()}):
+            return self.propose({name: [] if value is None else value})
+
     def proposal_of(self, text: str) -> Proposal:
         """Check a whole file, as it was exported here or elsewhere.
 
         Raises:
-            ConfigError: It is no YAML mapping, or does not fit.
+            ConfigError: It is no YAML mapping, or does not fit; every fault with its line and key.
         """
-        overlay = from_yaml(text)
-        if overlay is None:
-            overlay = {}
+        overlay, lines = read_yaml(text)
+        with _told_by_line(lines):
+            return self._proposed({} if overlay is None else overlay)
+
+    def _proposed(self, overlay: Any) -> Proposal:
         if not isinstance(overlay, dict):
             raise ConfigError("the text is no mapping of sections, as 'site:' with its keys below")
         unknown = [str(name) for name in overlay if name not in known_sections()]
@@ -239,8 +253,8 @@ class Settings:
 
     def _overlay(self) -> dict[str, Any]:
         try:
-            overlay = yaml.safe_load(_text(self.path))
-        except yaml.YAMLError:
+            overlay = from_yaml(_text(self.path))
+        except ConfigError:
             return {}
         return overlay if isinstance(overlay, dict) else {}
 
@@ -260,24 +274,42 @@ def to_yaml(value: Any) -> str:
     return yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=100) if value not in (None, {}, []) else ""
 
 
-def from_yaml(text: str) -> Any:
-    """What a person wrote in a page.
+def read_yaml(text: str) -> tuple[Any, dict[KeyPath, int]]:
+    """What a person wrote in a page, and the line of each key and item.
 
     Raises:
-        ConfigError: It is no YAML; it nests without end; or it names a part to repeat it, by which a few lines become
-            more than the memory holds.
+        ConfigError: It is too long, or no YAML of plain values: in which line, and how to mend it.
     """
-    depth = 0
+    if len(text) > LONGEST:
+        raise ConfigError(
+            f"the text has {len(text)} characters, and settings have at most {LONGEST}; is this the right file? Give"
+            " one that 'Export YAML' made"
+        )
+    return read_plain(text, repeats=False)
+
+
+def from_yaml(text: str) -> Any:
+    """The value alone.
+
+    Raises:
+        ConfigError: As ``read_yaml``.
+    """
+    return read_yaml(text)[0]
+
+
+@contextlib.contextmanager
+def _told_by_line(lines: Mapping[KeyPath, int]) -> Iterator[None]:
+    """Put before every fault the line of its key, where the text that a person wrote has that key."""
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-                raise ConfigError(f"the text names a part to repeat it ({event.anchor}); write it out where it stands")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEEPEST:
-                raise ConfigError(f"the text nests more than {_DEEPEST} deep; settings do not")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"the text is not YAML: {error}") from error
+        yield
+    except ConfigError as error:
+        known = {tuple(map(str, path)): line for path, line in lines.items()}
+        told = []
+        for fault in str(error).splitlines():
+            path = tuple(fault.partition(": ")[0].split("."))
+            line = next((known[path[:n]] for n in range(len(path), 0, -1) if path[:n] in known), None)
+            told.append(f"line {line}: {fault}" if line else fault)
+        raise ConfigError("\n".join(told)) from error
 
 
 def _above(name: str, value: Any, below: Any) -> Any:

@@ -47,3 +47,7 @@ Installed in $prefix. Next:
   3. $prefix/bin/scanside doctor
 The service holds no capability: for DICOM port 104 instead of 11112 set net.ipv4.ip_unprivileged_port_start=104.
 TEXT
+# A screen on this machine itself, and nothing to draw its Chinese with.
+if command -v chromium > /dev/null && [ -z "$(fc-list :lang=zh 2> /dev/null)" ]; then
+    echo "Chromium is here and no font for Chinese: apt-get install fontconfig fonts-wqy-microhei"
+fi

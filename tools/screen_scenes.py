@@ -207,6 +207,20 @@ def add_study(
     return study
 
 
+def add_input(tx: Transaction, study: int, analysis: int) -> int:
+    """One more series of the study, without images, that the analysis looked at too; returns the series."""
+    first = tx.one("SELECT * FROM series WHERE study_id = ? ORDER BY id LIMIT 1", (study,))
+    assert first is not None  # noqa: S101 - every study here has one
+    values = dict(first) | {"series_instance_uid": f"{first['series_instance_uid']}.{analysis}"}
+    series = tx.insert("series", **{name: value for name, value in values.items() if name != "id"})
+    ready = tx.one("SELECT * FROM revision WHERE series_id = ?", (first["id"],))
+    assert ready is not None  # noqa: S101 - so does every series that was analysed
+    values = dict(ready) | {"series_id": series}
+    revision = tx.insert("revision", **{name: value for name, value in values.items() if name != "id"})
+    tx.insert("analysis_input", analysis_id=analysis, role="second", revision_id=revision)
+    return series
+
+
 def add_analysis(
     tx: Transaction, study: int, result: AnalysisResult | None, *, package: str = HEAD, took_s: float = 3.1, **more: Any
 ) -> int:

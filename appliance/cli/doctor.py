@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -65,6 +68,7 @@ def examine(config_path: Path, site: Path | None) -> Iterator[Line]:
             yield _drop_in(config.kserve)
     yield _sources(config)
     yield from _screens(config)
+    yield from _fonts()
     for destination in config.destinations:
         result = probe(destination, config.dicom.ae_title, SystemClock())
         yield Line(
@@ -202,3 +206,18 @@ def _screens(config: Config) -> Iterator[Line]:
     found = "; ".join(f"{name} watches {', '.join(gone)}, not configured" for name, gone in blind.items())
     mend = "pair it anew with 'scanside screen pair NAME --source SOURCE', or name the source again under 'sources'"
     yield Line("screens", "fail", found, mend)
+
+
+def _fonts() -> Iterator[Line]:
+    """Of a screen on this machine itself: Chromium brings no font for Chinese."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        return
+    fonts, told = shutil.which("fc-list"), b""
+    if fonts:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            told = subprocess.run([fonts, ":lang=zh", "family"], capture_output=True, timeout=20, check=False).stdout
+    if told.strip():
+        yield Line("fonts", "ok", "Chromium is here, and a font for Chinese")
+        return
+    found = "Chromium is here and no font for Chinese: a screen on this machine shows boxes instead"
+    yield Line("fonts", "warn", found, "apt-get install fontconfig fonts-wqy-microhei")

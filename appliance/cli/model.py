@@ -81,16 +81,11 @@ def _when(config: Config) -> str:
 @json_option
 def install(package: Path, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
     """Check PACKAGE (a folder or an archive), try it on this box and keep it. It runs nowhere until it is activated."""
-    from appliance.store.installing import Site, install_package
-    from appliance.triage.packages import trusted_keys
+    from appliance.store.installing import install_package
+    from appliance.triage.packages import asked_of
 
     config = read_config(config_path, site)
-    asked = Site(
-        keys=trusted_keys(config),
-        ct_deadline_s=config.triage.ct_deadline_s,
-        xray_deadline_s=config.triage.xray_deadline_s,
-        threads=config.triage.worker_threads,
-    )
+    asked = asked_of(config)
     with opened(config) as store:
         new = install_package(store, package, asked, me())
     if as_json:

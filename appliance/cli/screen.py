@@ -93,15 +93,16 @@ def pair(
 
 @screen.command()
 @click.argument("name")
+@click.option("--why", default="", help="The reason, for the journal; no patient data.")
 @config_option
 @json_option
-def revoke(name: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
+def revoke(name: str, why: str, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
     """The screen shows nothing any more, at once."""
     with opened(read_config(config_path, site)) as store:
         found = next((one for one in store.screens.all() if one.name == name), None)
         if found is None:
             raise NotFoundError(f"no screen is named {name!r}; 'scanside screen list' shows those that are")
-        store.screens.revoke(found.id, me())
+        store.screens.revoke(found.id, me(), reason=why)
     print_json({"revoked": name}) if as_json else click.echo(f"{name} shows nothing any more")
 
 

@@ -12,6 +12,9 @@ from appliance.config import LightSink
 from appliance.errors import TransientError
 from appliance.store.escalations import Notice
 
+#: Where the kernel shows its devices as files.
+SYS = Path("/sys")
+
 
 class Light:
     """Drives a relay at a USB serial port, or the value file of a GPIO line."""
@@ -56,4 +59,4 @@ def _is_device(path: Path, mode: int) -> bool:
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return True
     # A GPIO line is a plain file there; the kernel links it to /sys/devices.
-    return path.is_relative_to("/sys/class") and path.resolve().is_relative_to("/sys")
+    return path.is_relative_to(SYS / "class") and path.resolve().is_relative_to(SYS)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -13,7 +10,7 @@ from appliance.records import UserRole
 from appliance.screen import people, words
 from appliance.screen.context import Context
 from appliance.screen.feed import Snapshot
-from appliance.screen.live import BEAT_S, beat
+from appliance.screen.live import news
 from appliance.screen.model import Scope, knows_findings
 from appliance.screen.packages import text_of
 from appliance.store.readmodels import to_json
@@ -88,10 +85,14 @@ class AlertPages:
 
     async def events(self, request: Request) -> Response:
         """The board whenever there is another one, told facts, and beats."""
-        locale, caller = self._context.locale(request), caller_of(request)
-        scope = scope_of(self._context, caller)
-        snapshot = await self.pool.run(self.feed.of, scope)
-        return sse.EventStream(self._events(caller, scope, locale, sse.resume_after(request, snapshot.seq)))
+        locale, scope = self._context.locale(request), scope_of(self._context, caller_of(request))
+        after = sse.resume_after(request, (await self.pool.run(self.feed.of, scope)).seq)
+
+        def told(snapshot: Snapshot, after: int, is_another: bool) -> list[bytes]:  # noqa: FBT001 - as every ``Tell``
+            # Where the journal went on and the board looks the same, nobody is told of those rows.
+            return [self._board_event(snapshot, scope, locale, after)] if is_another else []
+
+        return sse.EventStream(news(self._context, after, told, board=scope))
 
     async def board(self, request: Request) -> Response:
         """The board as JSON."""
@@ -100,8 +101,7 @@ class AlertPages:
 
     async def picture(self, request: Request) -> Response:
         """The key picture of an alert, where its package may show one."""
-        scope = scope_of(self._context, caller_of(request))
-        data, media_type = await self.pool.run(self._picture, scope, request.path_params["alert_id"])
+        data, media_type = await self.pool.run(self._picture, caller_of(request), request.path_params["alert_id"])
         return Response(data, media_type=media_type, headers={"Cache-Control": "private, max-age=30"})
 
     async def identity(self, request: Request) -> Response:
@@ -110,27 +110,6 @@ class AlertPages:
         return JSONResponse(
             await self.pool.run(self._identity, caller_of(request), request.path_params["study_id"], language)
         )
-
-    async def _events(self, caller: Caller, scope: Scope, locale: str, seq: int) -> AsyncIterator[bytes]:
-        """The board whenever there is another one, with the told facts since the last; a beat every two seconds."""
-        version = 0
-        next_beat = time.monotonic()
-        while not self.feed.is_stopping:
-            snapshot = self.feed.shown(scope)
-            if snapshot is None:
-                snapshot = await self.pool.run(self.feed.of, scope)
-            if snapshot.version != version:
-                version = snapshot.version
-                yield await self.pool.run(self._board_event, snapshot, scope, locale, seq)
-                seq = snapshot.seq
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + BEAT_S
-                # Whoever was signed out, or a screen that was taken away, sees no board after this.
-                if caller.session is not None and not await self.pool.run(self._store.sessions.holds, caller.session):
-                    return
-                if self.feed.is_fresh:
-                    yield sse.event("beat", beat(self._context))
-            await self.feed.changed(version, max(next_beat - time.monotonic(), 0.01), scope)
 
     def _board_event(self, snapshot: Snapshot, scope: Scope, locale: str, after: int) -> bytes:
         told = [
@@ -164,8 +143,13 @@ class AlertPages:
         self._store.audit.accessed("identity", caller.actor, study_id=study_id)
         return people.whole(study, language)
 
-    def _picture(self, scope: Scope, alert_id: int) -> tuple[bytes, str]:
-        """The key picture of the analysis that an alert rests on; a ``triage`` package has none to show."""
+    def _picture(self, caller: Caller, alert_id: int) -> tuple[bytes, str]:
+        """The key picture of the analysis that an alert rests on; a ``triage`` package has none to show.
+
+        A paired screen shows it by itself, which the journal has as the alert's being shown; whoever else sees it is
+        told there by name.
+        """
+        scope = scope_of(self._context, caller)
         alert = self._store.views.alert(alert_id)
         study = self._store.views.some([alert.study_id])[alert.study_id]
         lead = next((a for a in study.analyses if a.id == alert.analysis_id), None)
@@ -178,6 +162,8 @@ class AlertPages:
                 data = self._read(lead.pictures[0])
                 media_type = next((kind for magic, kind in _PICTURES.items() if data.startswith(magic)), None)
                 if media_type is not None:
+                    if caller.screen is None:
+                        self._store.audit.accessed("picture", caller.actor, study_id=study.id)
                     return data, media_type
         raise NotFoundError(f"alert {alert_id} has no picture that may be shown here")
 

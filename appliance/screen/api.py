@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +20,8 @@ from appliance.screen.alert import scope_of
 from appliance.screen.alert_acts import WITHHELD
 from appliance.screen.api_document import document
 from appliance.screen.context import Context
-from appliance.screen.feed import LOUD
-from appliance.screen.live import BEAT_S, beat
+from appliance.screen.feed import LOUD, Snapshot
+from appliance.screen.live import news
 from appliance.screen.packages import text_of
 from appliance.store.facts import Kind
 from appliance.store.journal import Fact
@@ -113,8 +112,12 @@ class ApiPages:
 
     async def events(self, request: Request) -> Response:
         """Alerts and studies as they change."""
-        after = sse.resume_after(request, self._context.feed.snapshot.seq)
-        return sse.EventStream(self._events(caller_of(request), after))
+        feed, caller = self._context.feed, caller_of(request)
+
+        def told(snapshot: Snapshot, after: int, _: bool) -> list[bytes]:  # noqa: FBT001 - as every ``Tell``
+            return self._told(caller, feed.missed(after, snapshot.seq, LOUD))
+
+        return sse.EventStream(news(self._context, sse.resume_after(request, feed.snapshot.seq), told))
 
     # Blocking ----------------------------------------------------------------------------------------------------
 
@@ -171,8 +174,10 @@ class ApiPages:
         return self._some(caller, ids)
 
     def _some(self, caller: Caller, ids: Iterable[int]) -> list[models.Study]:
-        views = self._store.views.some(ids).values()
-        shown = [self._study(view) for view in views if _sees(caller, view)]
+        views = [view for view in self._store.views.some(ids).values() if _sees(caller, view)]
+        for view in views:
+            self._store.audit.accessed("state", caller.actor, study_id=view.id)
+        shown = [self._study(view) for view in views]
         return sorted(shown, key=lambda study: study.last_image_at, reverse=True)
 
     # Rows as answers -----------------------------------------------------------------------------------------------
@@ -235,22 +240,6 @@ class ApiPages:
         return models.Text(en=templates.translated("en", said), zh_Hans=templates.translated("zh_Hans_CN", said))
 
     # Events --------------------------------------------------------------------------------------------------------
-
-    async def _events(self, caller: Caller, seq: int) -> AsyncIterator[bytes]:
-        feed, version, next_beat = self._context.feed, 0, time.monotonic()
-        while not feed.is_stopping:
-            snapshot = feed.snapshot
-            if snapshot.seq > seq:
-                facts = await self._context.pool.run(feed.missed, seq, snapshot.seq, LOUD)
-                for event in await self._context.pool.run(self._told, caller, facts):
-                    yield event
-                seq = snapshot.seq
-            version = snapshot.version
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + BEAT_S
-                if feed.is_fresh:
-                    yield sse.event("beat", beat(self._context))
-            await feed.changed(version, max(next_beat - time.monotonic(), 0.01))
 
     def _told(self, caller: Caller, facts: list[Fact]) -> list[bytes]:
         """An event for each fact that a program can use, as things stand now."""

@@ -23,9 +23,11 @@ from appliance.screen.destinations import DestinationPages
 from appliance.screen.display import Display
 from appliance.screen.feed import Feed
 from appliance.screen.health import HealthPages
-from appliance.screen.images import ImagePages, prepare_ahead
+from appliance.screen.image_wishes import prepare_ahead
+from appliance.screen.images import ImagePages
 from appliance.screen.in_context import InContextPages
 from appliance.screen.live import LivePages
+from appliance.screen.model_upload import ModelUpload
 from appliance.screen.models import ModelPages
 from appliance.screen.packages import PackageText
 from appliance.screen.review import ReviewPages
@@ -33,6 +35,7 @@ from appliance.screen.screens import ScreensPages
 from appliance.screen.settings import SettingsPages
 from appliance.screen.setup import SetupPages
 from appliance.screen.sign_in import SignInPages
+from appliance.screen.standing import standing_of
 from appliance.screen.statistics import READERS, StatisticsPages
 from appliance.screen.study import StudyPages
 from appliance.screen.tools import NoTools, Tools
@@ -111,6 +114,7 @@ def screen_app(
     templates = Templates((_HERE / "templates", _WEB / "templates"), assets, Catalogues())
     pool = Pool()
     secure = config.screen.tls is not None
+    feed = Feed(store, packages, clock, config)
     context = Context(
         store=store,
         config=config,
@@ -118,8 +122,8 @@ def screen_app(
         clock=clock,
         pool=pool,
         probing=pool.beside(2, "web-probe"),
-        feed=Feed(store, packages, clock, config),
-        pages=Pages(templates, config.site, NAV),
+        feed=feed,
+        pages=Pages(templates, config.site, NAV, standing_of(feed)),
         templates=templates,
         assets=assets,
         callers=Callers(store, pool, secure=secure),
@@ -144,6 +148,7 @@ def screen_app(
         *ScreensPages(context).routes(),
         *DestinationPages(context).routes(),
         *ModelPages(context).routes(),
+        *ModelUpload(context).routes(),
         *HealthPages(context).routes(),
         *AuditPages(context).routes(),
         *SettingsPages(context).routes(),
@@ -201,5 +206,5 @@ async def _language(request: Request) -> Response:
     response = RedirectResponse(target.path + (f"?{target.query}" if target.query else ""), 303)
     locale = request.query_params.get("to", "")
     if locale in LOCALES:
-        remember_locale(response, locale)
+        remember_locale(response, locale, secure=request.app.state.rules.secure)
     return response

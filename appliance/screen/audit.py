@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime, time, timedelta
+from datetime import timedelta
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
+from appliance.screen.audit_words import KINDS, LOOKED_AT
 from appliance.screen.context import Context
+from appliance.screen.days import midnight
 from appliance.screen.parts_of_admin import stamp
-from appliance.store.audit_log import AuditFilter
+from appliance.store.audit_log import AuditFilter, as_csv, as_jsonl
 from appliance.store.database import from_iso
 from appliance.store.facts import Kind
 from appliance.store.journal import Fact
@@ -28,7 +28,6 @@ WHO = {
     "fleet": N_("Fleet"),
     "": N_("Everybody"),
 }
-_COLUMNS = ("seq", "at", "kind", "study", "subject", "actor_kind", "actor_name", "actor_role", "body", "hash")
 _END: list[tuple[Fact, str]] = []
 
 
@@ -52,18 +51,22 @@ class AuditPages:
     async def page(self, request: Request) -> Response:
         """The newest rows that fit the filter, or those before a number."""
         asked = dict(request.query_params)
-        wanted = _filter(asked)
+        wrong = _wrong_days(asked)
+        wanted = _filter({name: text for name, text in asked.items() if name not in wrong})
         before = _number(asked, "before")
         await self._context.pool.run(self._store.audit.accessed, "audit", caller_of(request).actor)
         found = await self._context.pool.run(self._store.audit_log.page, wanted, before)
         return self._context.pages.page(
             request,
             "audit.html",
+            status=400 if wrong else 200,
+            wrong=wrong,
             facts=found.facts,
             before=found.before,
             asked={"who": "person"} | asked,
             who=WHO,
-            kinds=sorted(map(str, Kind)),
+            kinds=KINDS,
+            looked_at=LOOKED_AT,
             chain=self._store.chain.state,
             when=lambda fact: stamp(from_iso(fact.at)),
             particulars=particulars,
@@ -96,15 +99,10 @@ class AuditPages:
 
     async def _lines(self, batches: Iterator[list[tuple[Fact, str]]], form: str) -> AsyncIterator[bytes]:
         if form == "csv":
-            yield _csv([_COLUMNS])
-        while True:
-            batch = await self._context.pool.run(next, batches, _END)
-            if not batch:
-                return
-            if form == "csv":
-                yield _csv([_row(fact, digest) for fact, digest in batch])
-            else:
-                yield "".join(json.dumps(_document(*one), ensure_ascii=False) + "\n" for one in batch).encode()
+            yield as_csv((), head=True).encode()
+        write = as_csv if form == "csv" else as_jsonl
+        while batch := await self._context.pool.run(next, batches, _END):
+            yield write(batch).encode()
 
 
 def particulars(fact: Fact) -> list[tuple[str, str]]:
@@ -117,52 +115,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _document(fact: Fact, digest: str) -> dict[str, Any]:
-    return {
-        "seq": fact.seq,
-        "at": fact.at,
-        "mono_ms": fact.mono_ms,
-        "boot": fact.boot,
-        "kind": str(fact.kind),
-        "study_id": fact.study_id,
-        "subject": fact.subject,
-        "actor": fact.actor,
-        "body": fact.body,
-        "hash": digest,
-    }
-
-
-def _row(fact: Fact, digest: str) -> tuple[Any, ...]:
-    actor, body = fact.actor, json.dumps(fact.body, ensure_ascii=False)
-    who = (actor.get("kind", ""), _plain(actor.get("name", "")), actor.get("role", ""))
-    return (fact.seq, fact.at, str(fact.kind), fact.study_id, _plain(fact.subject), *who, body, digest)
-
-
-def _plain(text: str) -> str:
-    """A cell that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" and text else text
-
-
-def _csv(rows: list[tuple[Any, ...]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue().encode()
-
-
 def _filter(asked: dict[str, str]) -> AuditFilter:
     kind = asked.get("kind", "")
+    if wrong := _wrong_days(asked):
+        raise HTTPException(400, f"{wrong[0]} is a day, as 2026-01-31")
     if kind and kind not in set(map(str, Kind)):
         raise HTTPException(400, "no fact is of this kind")
     who = asked.get("who", "person")
     if who not in WHO:
         raise HTTPException(400, "who is person, system, fleet or nothing")
-    until = _day(asked, "until")
+    until = midnight(asked.get("until", ""))
     return AuditFilter(
         who=who,
         name=asked.get("name", "").strip()[:64],
         study_id=_number(asked, "study"),
         kind=Kind(kind) if kind else None,
-        since=_day(asked, "since"),
+        since=midnight(asked.get("since", "")),
         until=until + timedelta(days=1) if until else None,
     )
 
@@ -176,12 +144,6 @@ def _number(asked: dict[str, str], name: str) -> int | None:
     return int(text)
 
 
-def _day(asked: dict[str, str], name: str) -> datetime | None:
-    """The begin of a day in the box's time zone."""
-    text = asked.get(name, "").strip()
-    if not text:
-        return None
-    try:
-        return datetime.combine(datetime.fromisoformat(text).date(), time()).astimezone()
-    except ValueError as error:
-        raise HTTPException(400, f"{name} is a day, as 2026-01-31") from error
+def _wrong_days(asked: dict[str, str]) -> list[str]:
+    """Which of the fields for days hold something else."""
+    return [name for name in ("since", "until") if asked.get(name, "").strip() and midnight(asked[name]) is None]

@@ -6,12 +6,12 @@ trouble has its own place and never hides a finding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 
-from appliance.records import AlertState, AlertStep, Severity
+from appliance.records import AlertState, AlertStep, Issue, Severity, SourceMode
 from appliance.screen.cards import Cards
-from appliance.screen.model import Board, Card, Facts, Level, Mark, State
+from appliance.screen.model import Board, Card, Facts, ImagePath, Level, Mark, State
 from appliance.screen.packages import PackageText
 from appliance.store.readmodels import AI_UNAVAILABLE, REJECTED
 
@@ -28,6 +28,11 @@ LIST_ROWS = 5
 
 #: Open alerts beyond these are counted, and not drawn: nobody would see them.
 DRAWN = 12
+
+#: Issues under which a destination gets nothing.
+_GETS_NOTHING = ("DESTINATION_UNREACHABLE", "DESTINATION_PAUSED")
+#: Issues under which no image is taken from a scanner, so that none can be passed on.
+_TAKES_NOTHING = ("DISK_RESERVE", "DISK_FAULT")
 
 
 def compose(
@@ -71,12 +76,36 @@ def compose(
         chime=(*(str(a.id) for a in sounding), *(f"t{test.id}" for test in facts.tests)),
         repeat=tuple(str(a.id) for a in sounding if AlertStep.REPEAT in facts.steps.get(a.id, {})),
         overdue=tuple(cards.overdue(a.id for a in facts.open_alerts)),
+        overdue_more=facts.overdue_more,
         tests=facts.tests,
+        image_path=facts.image_path,
         pacs_down_since=facts.pacs_down_since,
         names=facts.names,
         looked_for=tuple(package.looked_for for package in tuple(packages.values()) if package.live),
         notice=facts.notice if facts.notice and facts.now - facts.notice.at < NOTICE_HOLD else None,
     )
+
+
+def way_of_images(
+    modes: Iterable[SourceMode], takers: Collection[str], issues: Iterable[Issue]
+) -> tuple[ImagePath, datetime | None]:
+    """How images come to the PACS; whether the AI works has no say in it.
+
+    Args:
+        modes: Of the sources shown. One that is inline depends on this box.
+        takers: Names of the destinations of originals.
+        issues: Those that are open.
+
+    Returns:
+        The way, and where it is ``STOPPED`` since when.
+    """
+    modes = frozenset(modes)
+    if SourceMode.INLINE not in modes:
+        return (ImagePath.ITSELF if modes else ImagePath.UNKNOWN), None
+    stopping = {(code, taker) for code in _GETS_NOTHING for taker in takers}
+    stopping |= {("STAGE_FAILING", f"deliver {taker}") for taker in takers}
+    away = [one.since_at for one in issues if one.code in _TAKES_NOTHING or (one.code, one.subject) in stopping]
+    return (ImagePath.STOPPED, min(away)) if away else (ImagePath.FORWARDED, None)
 
 
 def _first(

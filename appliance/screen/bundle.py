@@ -25,8 +25,9 @@ from appliance.store.journal import Fact
 
 _ROWS = 2000
 HIDDEN = "***"
-#: What the bundle says of the configuration: numbers, choices among words of this software, and the names by which its
-#: parts are told apart. Everything else, also what a later version adds, is left out: who and where, and secrets.
+#: What the bundle says of the configuration, value by value: numbers, choices among words of this software, and the
+#: names by which its parts are told apart. Everything else, also what a later version adds, is left out: who and where,
+#: and secrets.
 _SHOWN = frozenset(
     {
         *("site.mode", "site.language", "site.profile", "site.technologist_detail"),
@@ -37,7 +38,12 @@ _SHOWN = frozenset(
         *(f"destinations.{key}" for key in ("kind", "name", "purpose", "outcomes", "packages", "timeout_s", "send")),
         *(f"destinations.{key}" for key in ("port", "ae_title", "calling_ae_title", "commitment", "charset")),
         *("destinations.processing_id", "destinations.language"),
-        *("packages", "completeness", "triage", "engines", "disk", "retention", "kserve.packages", "kserve.timeout_s"),
+        *(f"packages.{key}" for key in ("name", "role", "operating_points", "technologist_detail")),
+        *("completeness.quiet_min_s", "completeness.quiet_max_s", "disk.reserve_bytes", "disk.reserve_fraction"),
+        *(f"triage.{key}" for key in ("ct_deadline_s", "xray_deadline_s", "worker_threads", "spawn_worker")),
+        *(f"engines.{key}" for key in ("backend", "precision", "keep", "build_limit_s", "build_memory_mb")),
+        *("retention.images_h", "retention.results_days", "retention.journal_days"),
+        *("kserve.packages", "kserve.timeout_s", "fleet.approval", "fleet.backlog_rows", "fleet.detail"),
         *(f"worklist.{key}" for key in ("port", "ae_title", "calling_ae_title", "timeout_s", "assume_charset")),
         *(f"alert_sinks.{key}" for key in ("kind", "name", "on", "off", "timeout_s")),
         *(f"screen.escalation.{key}_s" for key in ("repeat_after", "repeat_every", "tell_after", "overdue_after")),

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from appliance.clock import Clock
 from appliance.config import Config
-from appliance.records import AlertStep, DeliveryKind, Outcome, SourceMode
-from appliance.screen.board import DRAWN, compose
-from appliance.screen.model import ALL, Board, Facts, Notice, Scope
+from appliance.records import AlertStep, DeliveryKind, Outcome
+from appliance.screen.board import DRAWN, compose, way_of_images
+from appliance.screen.model import ALL, Board, Facts, ImagePath, Notice, Scope
 from appliance.screen.packages import PackageText
 from appliance.stage import Beat, run_stage
 from appliance.store import Store
@@ -90,6 +91,7 @@ class _Shared:
     withdrawn: tuple[AlertView, ...]
     steps: Mapping[int, Mapping[AlertStep, datetime]]
     overdue: tuple[AlertView, ...]
+    overdue_more: int
     #: Source by study, of all that alerts refer to.
     sources: Mapping[int, str]
     #: Studies whose alerts went to further targets.
@@ -131,12 +133,18 @@ class Feed:
         self._used_mono: dict[Scope, float] = {}
         #: Studies whose alerts went to further targets, as last read.
         self._escalated: frozenset[int] = frozenset()
+        #: How many alerts are overdue, by source, as last read.
+        self._overdue: Mapping[str, int] = {}
         self._snapshots = {ALL: self._look(next(self._versions))}
 
     @property
     def snapshot(self) -> Snapshot:
         """The board of everything."""
         return self._snapshots[ALL]
+
+    def overdue(self, scope: Scope) -> int:
+        """How many alerts of a reader's own sources nobody has acknowledged in time, as of the last look."""
+        return sum(n for source, n in self._overdue.items() if not scope.sources or source in scope.sources)
 
     def shown(self, scope: Scope) -> Snapshot | None:
         """The board of a scope that is being shown; asking keeps it."""
@@ -239,6 +247,8 @@ class Feed:
         going_out = {alert.study_id for alert in open_alerts if AlertStep.TELL in steps.get(alert.id, {})}
         warned = tuple(views.open_warnings(since))
         self._escalated = frozenset(going_out | store.escalations.told_since(since))
+        sources = views.sources_of({*warned, *(alert.study_id for alert in (*open_alerts, *withdrawn))})
+        self._overdue = Counter(sources.get(alert.study_id, "") for alert in overdue)
         return _Shared(
             now=now,
             seq=seq,
@@ -248,7 +258,8 @@ class Feed:
             steps=steps,
             # The longest first.
             overdue=tuple(sorted(overdue, key=lambda alert: alert.id))[:_OVERDUE],
-            sources=views.sources_of({*warned, *(alert.study_id for alert in (*open_alerts, *withdrawn))}),
+            overdue_more=max(len(overdue) - _OVERDUE, 0),
+            sources=sources,
             escalated=self._escalated,
             tests=tuple(store.alert_tests.open()),
             warned=warned,
@@ -287,6 +298,7 @@ class Feed:
         wanted |= {item.study_id for item in box.receiving} | {item.study_id for item in box.analysing}
         shown = [*drawn, *(study.alert for study in recent if study.alert is not None)]
         studies = views.some(wanted)
+        image_path, pacs_down_since = self._way_of_images(box, scope)
         return Facts(
             now=shared.now,
             open_alerts=open_alerts,
@@ -299,24 +311,21 @@ class Feed:
             names=shared.names,
             notice=self._notice,
             overdue=shared.overdue,
+            overdue_more=shared.overdue_more,
             steps=shared.steps,
             flagged_before=flagged_before(self._store.db, {alert.id for alert in shown}),
             not_in_pacs=frozenset(views.originals_owed({*studies, *(study.id for study in recent)})),
             told=self._store.communications.of_alerts({alert.id for alert in shown}),
             tests=tuple(one for one in shared.tests if not scope.sources or one.source in {"", *scope.sources}),
-            pacs_down_since=self._pacs_down(box, scope),
+            image_path=image_path,
+            pacs_down_since=pacs_down_since,
         )
 
-    def _pacs_down(self, box: BoxState, scope: Scope) -> datetime | None:
-        """Since when a destination of originals takes nothing, where a source in scope sends through this box."""
-        sources = self._config.sources
-        if not any(
-            one.mode is SourceMode.INLINE and (not scope.sources or one.name in scope.sources) for one in sources
-        ):
-            return None
+    def _way_of_images(self, box: BoxState, scope: Scope) -> tuple[ImagePath, datetime | None]:
+        """Of the sources in scope."""
+        shown = [one for one in self._config.sources if not scope.sources or one.name in scope.sources]
         takers = {one.name for one in self._config.destinations if DeliveryKind.ORIGINAL in one.send}
-        away = [one for one in box.issues if one.code == "DESTINATION_UNREACHABLE" and one.subject in takers]
-        return min((issue.since_at for issue in away), default=None)
+        return way_of_images((one.mode for one in shown), takers, box.issues)
 
     def _seen(self, facts: list[Fact], scope: Scope) -> list[Fact]:
         """Of some facts those that a reader may be told of."""

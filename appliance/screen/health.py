@@ -14,10 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from appliance.records import Issue
+from appliance.records import Issue, Severity
 from appliance.screen import words
 from appliance.screen.bundle import make_bundle
 from appliance.screen.context import Context
+from appliance.screen.issue_acts import SHELVES, IssueActs
 from appliance.screen.parts_of_admin import stamp
 from appliance.store.database import from_iso
 from appliance.store.facts import Kind
@@ -65,17 +66,36 @@ PLOTS = (
     Plot(title=N_("Processor"), unit="%", lines=(("cpu_percent", N_("busy")),)),
     Plot(title=N_("Memory"), unit="%", lines=(("memory_percent", N_("used")),)),
     Plot(title=N_("Disk"), unit="%", lines=(("disk_percent", N_("used")),)),
+    Plot(
+        title=N_("Network"),
+        unit="MB/s",
+        lines=(("network_in_bytes_s", N_("received")), ("network_out_bytes_s", N_("sent"))),
+        scale=1e6,
+    ),
     Plot(title=N_("Temperature"), unit="°C", lines=(("temperature_c", N_("hottest sensor")),)),
     Plot(title="GPU", unit="%", lines=(("gpu_percent", N_("busy")), ("gpu_memory_percent", N_("memory used")))),
 )
 
-#: What a person can do about an issue; where nothing stands, its detail says it.
+#: No issue, for nothing has failed; and yet nobody must read that all works.
+NO_PACKAGE = (
+    N_("No AI package is in service. No study is analysed."),
+    N_("Open Models and let a package run, or name one under Settings."),
+)
+
+#: What a person can do about each issue there is.
 MENDING: dict[str, str] = {
     "AI_UNAVAILABLE": N_("Read every study as usual. If it lasts for minutes, restart the box, then tell service."),
     "DISK_RESERVE": N_(
         "Free space on the box's disk: see which destination has not taken its objects, or call service."
     ),
     "DISK_FAULT": N_("The disk or its file system fails. Call service now; images are refused rather than lost."),
+    "CERTIFICATE_INVALID": N_(
+        "Check the box's clock. Put a certificate that holds in place of the file, then restart the box: it is read at"
+        " the start."
+    ),
+    "CERTIFICATE_ENDS": N_(
+        "Put a new certificate in place of the file, then restart the box: it is read at the start."
+    ),
     "DESTINATION_UNREACHABLE": N_("Open Destinations and test the connection; its administrator can mend it there."),
     "DELIVERY_PARKED": N_("Open Destinations, read why, mend it there, then send all again."),
     "DESTINATION_PAUSED": N_("Open Destinations and resume it when its reason is over."),
@@ -95,6 +115,41 @@ MENDING: dict[str, str] = {
     "STAGE_FAILING": N_("Restart the box; tell service if it comes back."),
     "DATABASE_REBUILT": N_("Nothing to do. Images were kept; what the box said before may be missing from its lists."),
     "WORKLIST_UNREACHABLE": N_("Ask the RIS's administrator; studies are analysed without their orders."),
+    "WORKLIST_MISMATCH": N_(
+        "Open the study and compare it with the order in the RIS. Correct the wrong one there; the order is not used."
+    ),
+    "STUDY_UID_SHARED": N_(
+        "Nothing is mixed here. Tell those who keep scanner and RIS: the PACS may show both as one study."
+    ),
+    "VERSION_COMPARING": N_("Nothing to do: it ends by itself within minutes. Tell service if it does not."),
+    "COMMITMENT_REFUSED": N_(
+        "Ask the PACS's administrator to allow storage commitment for this box, or switch it off for the destination."
+    ),
+    "COMMITMENT_UNANSWERED": N_(
+        "Ask the PACS's administrator whether it can reach this box's port, or switch commitment off for the"
+        " destination."
+    ),
+    "COMMITMENT_FAILED": N_("Open Destinations and send again; ask the PACS's administrator if it comes back."),
+    "COMMITMENT_UNREPORTED": N_("Check address and port of the scanner for its storage commitment; tell service."),
+    "SPOOL_CORRUPT": N_("Send the study again from the scanner or the PACS, and call service: the disk may fail."),
+    "SPOOL_MISSING": N_("Send the study again from the scanner or the PACS, and call service: the disk may fail."),
+    "PACKAGE_TEMPLATE": N_("Take it out of the settings, or install a trained version of it."),
+    "KSERVE_DEGRADED": N_("Results are the same and may come later. Tell those who keep the site's AI server."),
+    "ALERT_SINK_FAILING": N_("Look at its power, cable and network. Until it works, alerts are on the screens alone."),
+    "FLEET_UNREACHABLE": N_("Nothing is lost: it is told later. Check the network, or ask the service team."),
+    "FLEET_REFUSED": N_("Tell the service team: this box's rights at the fleet's broker are wrong."),
+    "FLEET_IDENTITY_TWICE": N_("Tell the service team now: a disk was copied, or somebody else has this box's key."),
+    "FLEET_IDENTITY_BROKEN": N_("The log names the file. The service team must give this box its certificate anew."),
+    "FLEET_FOREIGN": N_("Tell the service team: somebody else writes to this box at the broker."),
+    "SOURCE_SILENT": N_(
+        "Ask whether the scanner works and sends to this box; if it does, check its network and the log."
+    ),
+    "FLEET_NOT_ENROLLED": N_("The service team must enrol this box. Studies are analysed all the same."),
+    "FLEET_FORGED": N_("Tell the service team now: somebody may write to this box in the fleet's name."),
+    "SCORE_DRIFT": N_(
+        "Ask what has changed: scanner, protocol or patients. Look at Local figures, and tell the package's maker."
+    ),
+    "FLEET_ROW_UNFIT": N_("Nothing to do here. Tell the service team; a new version of the software mends it."),
 }
 
 
@@ -113,16 +168,21 @@ class HealthPages:
             Guarded("/health/series", self.series, roles=KEEPERS),
             Guarded("/health/series.csv", self.table, roles=KEEPERS),
             Guarded("/health/bundle.zip", self.bundle, roles=KEEPERS),
+            *IssueActs(self._context).routes(),
         ]
 
     async def page(self, request: Request) -> Response:
         """Summary, issues, plots."""
         chosen = _range(request, "24h")
         issues, since, points = await self._context.pool.run(self._state, chosen)
+        has_no_package = self._context.feed.snapshot.board.ai == "none"
         return self._context.pages.page(
             request,
             "health.html",
             issues=issues,
+            has_no_package=has_no_package,
+            no_package=NO_PACKAGE,
+            problems=len(issues) + has_no_package,
             since=since,
             ranges=RANGES,
             chosen=chosen,
@@ -132,6 +192,7 @@ class HealthPages:
             has=_present(points),
             words=words,
             mending=MENDING,
+            shelves=SHELVES,
             stamp=stamp,
         )
 
@@ -141,7 +202,12 @@ class HealthPages:
         table = rows(await self._context.pool.run(self._points, chosen))
         columns = {name: [values[name] for _, values in table] for name in METRICS}
         now = self._context.clock.now()
-        span = {"from": int((now - RANGES[chosen][0]).timestamp()), "to": int(now.timestamp())}
+        offset = now.astimezone().utcoffset() or timedelta()
+        span = {
+            "from": int((now - RANGES[chosen][0]).timestamp()),
+            "to": int(now.timestamp()),
+            "offset_min": int(offset.total_seconds() // 60),
+        }
         return JSONResponse({**span, "at": [int(at.timestamp()) for at, _ in table], **columns})
 
     async def table(self, request: Request) -> Response:
@@ -162,7 +228,7 @@ class HealthPages:
         return _download(data, "application/zip", f"scanside-support-{self._context.clock.now():%Y%m%d-%H%M}.zip")
 
     def _state(self, chosen: str) -> tuple[list[Issue], datetime, list[Point]]:
-        issues = self._store.issues.open()
+        issues = sorted(self._store.issues.open(), key=_weight)
         cleared = self._store.db.one("SELECT max(cleared_at) AS at FROM issue")
         started = self._store.db.one(
             "SELECT at FROM journal WHERE study_id IS NULL AND kind = ? ORDER BY seq DESC LIMIT 1",
@@ -174,6 +240,13 @@ class HealthPages:
     def _points(self, chosen: str) -> list[Point]:
         now = self._context.clock.now()
         return self._store.health.between(now - RANGES[chosen][0], now)
+
+
+def _weight(issue: Issue) -> tuple[bool, int, datetime]:
+    """Where an issue stands in the list: faults first, then in the order of ``words.ISSUES``, then the oldest."""
+    codes = list(words.ISSUES)
+    place = codes.index(issue.code) if issue.code in codes else len(codes)
+    return issue.severity is not Severity.FAULT, place, issue.since_at
 
 
 def rows(points: Sequence[Point]) -> list[tuple[datetime, dict[str, float | None]]]:

@@ -110,10 +110,12 @@ _REVIEW_REASONS: dict[str, str] = {
     ReviewReason.WRONG_SUBJECT: N_("another patient or body part"),
     ReviewReason.OTHER: N_("another reason"),
 }
-_SEEN: dict[str, str] = {
+SEEN: dict[str, str] = {
     "study": N_("the study"),
     "identity": N_("the patient's name"),
     "images": N_("the images"),
+    "picture": N_("the key picture of an alert"),
+    "state": N_("the state of the study, by the API"),
     "communication": N_("who was told"),
     "worklist": N_("the worklist"),
     "review": N_("the review"),
@@ -260,7 +262,9 @@ SENTENCES: dict[str, Callable[[Body], Sentence]] = {
     Kind.RESULTS_REMOVED: _plain(N_("Pictures and result objects were removed from this box by the site's rule")),
     Kind.ISSUE_RAISED: _plain(N_("Trouble: %(code)s"), code=words.ISSUES),
     Kind.ISSUE_CLEARED: _plain(N_("No longer so: %(code)s"), code=words.ISSUES),
-    Kind.ACCESSED: _plain(N_("Looked at %(what)s"), what=_SEEN),
+    Kind.ISSUE_ACKNOWLEDGED: _plain(N_("Seen: %(code)s"), code=words.ISSUES),
+    Kind.ISSUE_SHELVED: _plain(N_("Told again later: %(code)s"), code=words.ISSUES),
+    Kind.ACCESSED: _plain(N_("Looked at %(what)s"), what=SEEN),
 }
 #: Facts that one line may tell of many, with the fields that must agree.
 _FOLDED: dict[str, tuple[str, ...]] = {

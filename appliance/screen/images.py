@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from appliance.dicom.headers import read_header
-from appliance.errors import NotFoundError, RejectedInstance
+from appliance.errors import NotFoundError
 from appliance.records import Detail
 from appliance.report.places import outline
 from appliance.screen.context import Context
-from appliance.screen.display import Display, Wish
-from appliance.screen.image_list import Picture, PictureSeries, Policy, list_pictures, regions_on
-from appliance.screen.model import knows_findings
+from appliance.screen.display import Display
+from appliance.screen.display_work import Wish
+from appliance.screen.image_list import Picture, PictureSeries, Policy, regions_on
+from appliance.screen.image_wishes import Lister, lines_of, policy_of, wish_for
 from appliance.screen.packages import PackageText, text_of
-from appliance.store import Store
+from appliance.screen.viewer import READS_FIRST
 from appliance.store.images import ImageFile, ImageStudy, PointedAt
-from appliance.store.readmodels import StudyView
 from appliance.web.access import CLINICAL, Caller, Guarded, caller_of
 from appliance.web.i18n import N_, language_of
 
@@ -32,20 +31,7 @@ _PICTURE = re.compile(r"([1-9]\d{0,17})\.([1-9]\d{0,5})")
 _WAIT_S = 8.0
 _ONE_LOOK_S = 300.0
 _LOOKERS = 1000
-#: Key slices that are prepared ahead, and so many on each side of one.
-_AHEAD, _AROUND = 3, 2
 _META = "Image-Meta"
-#: In the query of list and lines: who reads has not said yet what they see, and is told no place of the AI.
-READS_FIRST = "first"
-
-#: Windows by key, centre and width in HU, as radiologists know them.
-CT_WINDOWS: tuple[tuple[str, float, float], ...] = (
-    (N_("Brain"), 40, 80),
-    (N_("Subdural"), 75, 215),
-    (N_("Bone"), 500, 2500),
-    (N_("Lung"), -600, 1500),
-    (N_("Soft tissue"), 40, 400),
-)
 _GONE = N_("This image was removed from the box; the result was kept")
 _ALL_GONE = N_("The images were removed from this box by the site's rule. The result was kept.")
 _NO_IMAGES = N_("This study has no images to show")
@@ -63,75 +49,6 @@ class _Asked:
     @property
     def name(self) -> str:
         return f"{self.file.stem}.{self.frame}"
-
-
-def viewer_context(
-    context: Context,
-    caller: Caller,
-    study: StudyView,
-    *,
-    locale: str,
-    editable: bool = False,
-    reads_first: bool = False,
-) -> dict[str, Any]:
-    """What ``viewer.html`` needs; a page includes it with ``{% include "viewer.html" %}``. Blocks: call it in the pool.
-
-    The first image is wanted at once: a child is at it before the browser asks.
-
-    Args:
-        context: Of the page.
-        caller: Who will look.
-        study: Which study.
-        locale: Of the page.
-        editable: Whether the reader may draw a box (events ``image-view:region``).
-        reads_first: Tell no place of the AI until the page takes ``data-first`` from the viewer and has it ``renew``.
-    """
-    lister = _Lister(context.store, policy_of(context, caller, reads_first=reads_first))
-    listed, _, shown = lister.look(study.id)
-    begin = next((one for one in listed if one.keys), listed[0] if listed else None)
-    preview = ""
-    if begin is not None and any(not picture.file.is_gone for picture in begin.pictures):
-        first = begin.pictures[begin.first]
-        preview = f"/studies/{study.id}/images/{begin.series.id}/{first.id}/preview.png"
-        context.display.want(_wish(study.id, begin, masks=shown))
-    return {
-        "viewer": {
-            "study": study.id,
-            "preview": preview,
-            "editable": editable,
-            "reads_first": reads_first,
-            "windows": [[context.templates.translated(locale, label), c, w] for label, c, w in CT_WINDOWS],
-        }
-    }
-
-
-def policy_of(context: Context, caller: Caller, *, reads_first: bool = False) -> Policy:
-    """What this reader may be told of places."""
-    is_told = knows_findings(caller.role)
-    return Policy(
-        packages=context.packages,
-        is_silent=lambda package: not is_told and context.config.technologist_detail(package) == "priority_only",
-        reads_first=reads_first,
-    )
-
-
-def prepare_ahead(store: Store, packages: Mapping[str, PackageText]) -> Callable[[int], Iterable[Wish]]:
-    """What to prepare of a study for which an alert was raised: key slices and those beside them, else one image."""
-
-    def plan(study_id: int) -> Iterable[Wish]:
-        listed, _, shown = _Lister(store, Policy(packages=packages)).look(study_id)
-        for one in [series for series in listed if series.keys] or listed[:1]:
-            near = {n + away for n in one.keys[:_AHEAD] or (one.first,) for away in range(-_AROUND, _AROUND + 1)}
-            wish = _wish(study_id, one, masks=shown)
-            stems = {one.pictures[n].file.stem for n in near if 0 <= n < len(one.pictures)}
-            yield Wish(
-                study_id=study_id,
-                series_id=one.series.id,
-                images=tuple(image for image in wish.images if image[0] in stems),
-                masks=wish.masks,
-            )
-
-    return plan
 
 
 class ImagePages:
@@ -179,7 +96,7 @@ class ImagePages:
     async def overlay(self, request: Request) -> Response:
         """What is drawn over a picture: lines in its own coordinates, (0, 0) at the corner of the first pixel."""
         asked, drawn, masked = await self._context.pool.run(self._drawn, request)
-        if not await self._prepared(asked, *(f"{_lines_of(one)}.json" for one in masked)):
+        if not await self._prepared(asked, *(f"{lines_of(one)}.json" for one in masked)):
             return JSONResponse({"state": "preparing"}, status_code=202)
         return JSONResponse(await self._context.pool.run(self._lines, request, asked, drawn))
 
@@ -210,7 +127,7 @@ class ImagePages:
         return await self._display.until(is_there, _WAIT_S)
 
     def _want(self, asked: _Asked, preview: str) -> None:
-        lister = _Lister(self._store, Policy(packages=self._context.packages))
+        lister = Lister(self._store, Policy(packages=self._context.packages))
         listed, _, shown = lister.look(asked.study_id)
         one = next((series for series in listed if series.series.id == asked.series_id), None)
         if one is None:
@@ -220,7 +137,7 @@ class ImagePages:
             images = ((asked.file.stem, asked.file.path),)
             self._display.want(Wish(study_id=asked.study_id, series_id=asked.series_id, images=images, preview=preview))
         else:
-            self._display.want(_wish(asked.study_id, one, wanted=wanted, masks=shown))
+            self._display.want(wish_for(asked.study_id, one, wanted=wanted, masks=shown))
 
     def _asked(self, request: Request) -> _Asked:
         """The picture of an address, for who may see it; the look is a fact.
@@ -261,7 +178,7 @@ class ImagePages:
         study_id, caller = request.path_params["study_id"], caller_of(request)
         self._look(study_id, caller)
         policy = policy_of(self._context, caller, reads_first=_reads_first(request))
-        listed, study, pointed = _Lister(self._store, policy).look(study_id)
+        listed, study, pointed = Lister(self._store, policy).look(study_id)
         drawn = policy.drawing(pointed)
         return {
             "study": study_id,
@@ -322,7 +239,7 @@ class ImagePages:
         lines = []
         for one in drawn:
             text = text_of(self._context.packages, one.package, one.package_version)
-            masks = self._display.cache.document(asked.study_id, _lines_of(one)) or {}
+            masks = self._display.cache.document(asked.study_id, lines_of(one)) or {}
             for finding in one.findings:
                 title = _title(text, finding.id, language)
                 by_slice = masks.get(finding.id, {})
@@ -343,48 +260,8 @@ class ImagePages:
         return detail.told(lambda text: self._context.templates.translated(locale, text))
 
 
-class _Lister:
-    """The pictures of a study, put together from the store and, for multi-frame objects, their headers."""
-
-    def __init__(self, store: Store, policy: Policy) -> None:
-        self._store, self._policy = store, policy
-
-    def look(self, study_id: int) -> tuple[tuple[PictureSeries, ...], ImageStudy, tuple[PointedAt, ...]]:
-        """The series in order, the study, and what its analyses point at.
-
-        Raises:
-            NotFoundError: No such study.
-        """
-        study = self._store.images.of_study(study_id)
-        if study is None:
-            raise NotFoundError(f"study {study_id} does not exist")
-        pointed = self._store.images.pointed_at(study_id)
-        return list_pictures(study, self._policy.pointing(pointed), self._frames_of), study, pointed
-
-    def _frames_of(self, file: ImageFile) -> int:
-        try:
-            return read_header(self._store.spool.path(file.path)).number_of_frames or 1
-        except (OSError, RejectedInstance):
-            return 1
-
-
-def _wish(study_id: int, one: PictureSeries, *, wanted: int | None = None, masks: Sequence[PointedAt] = ()) -> Wish:
-    images = {p.file.stem: p.file.path for p in one.in_order_of_need(wanted) if not p.file.is_gone}
-    return Wish(
-        study_id=study_id,
-        series_id=one.series.id,
-        images=tuple(images.items()),
-        masks=tuple((_lines_of(pointed), pointed.masks) for pointed in masks if pointed.masks and pointed.findings),
-    )
-
-
 def _reads_first(request: Request) -> bool:
     return request.query_params.get(READS_FIRST) == "1"
-
-
-def _lines_of(pointed: PointedAt) -> str:
-    """Under which name the lines of an analysis stand in the cache."""
-    return f"lines-{pointed.analysis_id}"
 
 
 def _title(text: PackageText, finding: str, language: str) -> str:

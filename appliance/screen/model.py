@@ -55,6 +55,18 @@ class State(Word):
     IDLE = "idle"
 
 
+class ImagePath(Word):
+    """How the images of the sources shown come to the PACS, as far as this box knows."""
+
+    #: No source is named, so who sends what to whom is not known.
+    UNKNOWN = "unknown"
+    #: Every scanner sends to the PACS itself.
+    ITSELF = "itself"
+    FORWARDED = "forwarded"
+    #: Images come through this box, and it cannot pass them on.
+    STOPPED = "stopped"
+
+
 class Level(Word):
     """How a result is drawn: each has its own shape, word and colour."""
 
@@ -199,12 +211,15 @@ class Facts:
     notice: Notice | None
     #: Alerts of any source that are overdue.
     overdue: tuple[AlertView, ...] = ()
+    #: How many more there are.
+    overdue_more: int = 0
     steps: Mapping[int, Mapping[AlertStep, datetime]] = field(default_factory=dict)
     flagged_before: Mapping[int, datetime] = field(default_factory=dict)
     #: Studies with images that a destination has not got.
     not_in_pacs: frozenset[int] = frozenset()
     told: Mapping[int, Sequence[Communication]] = field(default_factory=dict)
     tests: tuple[AlertTest, ...] = ()
+    image_path: ImagePath = ImagePath.UNKNOWN
     #: Since when images of an inline source do not reach a destination of originals.
     pacs_down_since: datetime | None = None
 
@@ -233,7 +248,10 @@ class Board:
     #: Of these, those whose sound repeats.
     repeat: tuple[str, ...]
     overdue: tuple[Overdue, ...]
+    #: How many more there are.
+    overdue_more: int
     tests: tuple[AlertTest, ...]
+    image_path: ImagePath
     pacs_down_since: datetime | None
     names: tuple[str, ...]
     looked_for: tuple[Mapping[str, str], ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from appliance.records import Actor, UserRole
 from appliance.screen.context import Context
 from appliance.screen.parts_of_admin import LONGEST_REASON, NO_REASON, stamp
 from appliance.screen.tools import EngineState
-from appliance.store.figures import Replayed, read_table
+from appliance.store.figure_rows import read_table
+from appliance.store.figures import Replayed, Scale
 from appliance.store.model_figures import AlertsPerDay, Day, ModelFigures
 from appliance.store.package_rows import PackageRow, PackageState
 from appliance.store.package_rules import Terms
@@ -158,8 +159,8 @@ class ModelPages:
         name, version = self._key(request)
         return await self._reasoned(
             request,
-            lambda why, actor: self._store.packages.withdraw(
-                name, why, version=version, owed=self._context.tools.owed, actor=actor
+            lambda why, actor, seen: self._store.packages.withdraw(
+                name, why, version=version, owed=self._context.tools.owed, actor=actor, seen=seen
             ),
         )
 
@@ -168,7 +169,9 @@ class ModelPages:
         name, _ = self._key(request)
         return await self._reasoned(
             request,
-            lambda why, actor: self._store.packages.roll_back(name, why, owed=self._context.tools.owed, actor=actor),
+            lambda why, actor, seen: self._store.packages.roll_back(
+                name, why, owed=self._context.tools.owed, actor=actor, seen=seen
+            ),
         )
 
     async def build(self, request: Request) -> Response:
@@ -201,6 +204,7 @@ class ModelPages:
             version=version,
             clinical=self._is_clinical,
             actor=actor,
+            seen=given.get("seen", ""),
         )
         try:
             await self._context.pool.run(act)
@@ -225,14 +229,16 @@ class ModelPages:
                 owed=self._context.tools.owed,
                 actor=actor,
                 why=why,
+                seen=given.get("seen", ""),
             ),
         )
 
-    async def _reasoned(self, request: Request, act: Callable[[str, Actor], Any]) -> Response:
-        why = (await read_form(request)).get("reason", "").strip()[:LONGEST_REASON]
+    async def _reasoned(self, request: Request, act: Callable[[str, Actor, str], Any]) -> Response:
+        given = await read_form(request)
+        why = given.get("reason", "").strip()[:LONGEST_REASON]
         if not why:
             return await self._page(request, status=422, trouble=NO_REASON)
-        return await self._did(request, partial(act, why, caller_of(request).actor))
+        return await self._did(request, partial(act, why, caller_of(request).actor, given.get("seen", "")))
 
     async def _did(self, request: Request, act: Callable[[], Any]) -> Response:
         try:
@@ -260,6 +266,7 @@ class ModelPages:
             engines=ENGINES,
             spark=SPARK,
             stamp=stamp,
+            built=lambda text: stamp(datetime.fromisoformat(text.replace("Z", "+00:00")))[:16],
         )
 
     async def _points(self, request: Request, *, status: int = 200, trouble: str = "") -> Response:
@@ -294,8 +301,10 @@ class ModelPages:
             raise NotFoundError(f"{name} {version} has no finding {finding_id!r}")
         points = {point.name: point.threshold for point in finding.operating_points}
         told = self._store.models.alerts_per_day(name, version, finding_id, points)
-        table = read_table(self._store.db, self._context.clock.now() - timedelta(days=30))
-        replayed = dict(zip(points, table.replay(name, finding_id, points), strict=True))
+        mode = self._context.config.site.mode
+        table = read_table(self._store.db, self._context.clock.now() - timedelta(days=30), mode)
+        scale = Scale(package=name, version=version, finding=finding_id, mode=mode)
+        replayed = dict(zip(points, table.replay(scale, points), strict=True))
         return row, manifest, finding, told, replayed
 
     def _engines(self) -> dict[tuple[str, str], EngineState]:
@@ -351,7 +360,7 @@ def _spark(days: Sequence[Day], values: Sequence[float | None]) -> str:
             pen = "M"
             continue
         x, y = 2 + n * (width - 4) / 6, height - 3 - value / top * (height - 6)
-        path += f"{pen}{x:.1f} {y:.1f}"
+        path += f"{pen}{x:.1f} {y:.1f}" + ("h0" if pen == "M" else "")  # a day alone is a dot
         pen = "L"
     return path
 

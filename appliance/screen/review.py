@@ -17,76 +17,31 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from appliance.errors import NotFoundError
 from appliance.records import (
-    DeliveryKind,
     FindingResult,
-    Presence,
-    ReviewDecision,
     ReviewedFinding,
-    ReviewReason,
-    Side,
     UserRole,
 )
 from appliance.screen import people
 from appliance.screen import told as telling
 from appliance.screen.context import Context
-from appliance.screen.images import READS_FIRST, viewer_context
 from appliance.screen.packages import text_of
 from appliance.screen.review_draft import FINDING_CODES, code_text, draft_of, reading_of
+from appliance.screen.review_words import REVIEW_WORDS, WAITS
 from appliance.screen.told import told
+from appliance.screen.viewer import READS_FIRST, viewer_context
 from appliance.store.readmodels import StudyView
+from appliance.store.review_cases import Case, Waiting
 from appliance.store.review_rules import NOTE_MAX, Judged, ReviewRefusedError
-from appliance.store.reviews import Case, ReviewConflictError, Waiting
-from appliance.store.sending import Act
+from appliance.store.reviews import ReviewConflictError
 from appliance.web.access import RADIOLOGISTS, Caller, Guarded, caller_of
 from appliance.web.app import read_form, read_json
-from appliance.web.i18n import N_, language_of, language_tag
+from appliance.web.i18n import language_of, language_tag
 from appliance.web.sign_in import WaitFirst
 
 #: Who may ask for a radiologist's word.
 ASKERS = frozenset({UserRole.TECHNOLOGIST, UserRole.RADIOLOGIST})
 #: A password that was given longer ago is asked for again before something is signed.
 PROOF_HOLDS = timedelta(minutes=5)
-
-DECISIONS: dict[str, str] = {
-    ReviewDecision.AGREE: N_("Agree"),
-    ReviewDecision.DISAGREE: N_("Disagree"),
-    ReviewDecision.AMEND: N_("Amend"),
-    ReviewDecision.CANNOT_JUDGE: N_("Cannot judge"),
-}
-REASONS: dict[str, str] = {
-    ReviewReason.ARTEFACT: N_("Artefact"),
-    ReviewReason.ANATOMY: N_("Variant of anatomy"),
-    ReviewReason.OLD_FINDING: N_("Old finding"),
-    ReviewReason.WRONG_SUBJECT: N_("Wrong patient or part of the body"),
-    ReviewReason.OTHER: N_("Another reason"),
-}
-PRESENCES: dict[str, str] = {
-    Presence.PRESENT: N_("There"),
-    Presence.ABSENT: N_("Not there"),
-    Presence.UNDETERMINED: N_("Cannot be judged"),
-}
-SIDES: dict[str, str] = {Side.LEFT: N_("Left"), Side.RIGHT: N_("Right"), Side.BOTH: N_("Both sides")}
-CATEGORIES: dict[int, str] = {1: N_("1: within minutes"), 2: N_("2: within hours"), 3: N_("3: within days")}
-WAITS: dict[str, str] = {
-    "flagged": N_("Flagged"),
-    "changed": N_("Images changed since the review"),
-    "asked": N_("Asked for"),
-    "sampled": N_("Random sample"),
-}
-ACTS: dict[str, str] = {
-    Act.REVISE: N_("A new version is sent and names the one before"),
-    Act.WITHDRAW: N_("Is taken back"),
-    Act.RESTORE: N_("Is sent again"),
-    Act.STAYS: N_("Stays there: this destination takes no rejection notes"),
-}
-KINDS: dict[str, str] = {
-    DeliveryKind.SR: N_("Report (SR)"),
-    DeliveryKind.STATEMENT: N_("Message"),
-    DeliveryKind.SEG: N_("Segmentation"),
-    DeliveryKind.GSPS: N_("Presentation state"),
-    DeliveryKind.KO: N_("Key images"),
-    DeliveryKind.SC: N_("Picture"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +215,7 @@ class ReviewPages:
                 {"study": study.id, "etag": case.etag, "series": [str(one) for one in case.series]}, sort_keys=True
             ),
             note_max=NOTE_MAX,
-            **_WORDS,
+            **REVIEW_WORDS,
             **viewer_context(context, caller, study, locale=locale, editable=True, reads_first=_reads_first(request)),
         )
 
@@ -274,7 +229,7 @@ class ReviewPages:
             said=self._said(case, said),
             sendings=lines,
             is_test=is_test,
-            **_WORDS,
+            **REVIEW_WORDS,
         )
 
     def _is_test(self, caller: Caller) -> bool:
@@ -314,17 +269,6 @@ class ReviewPages:
                 title = {"en": said.finding, "zh_Hans": said.finding}
             found.append(SaidLine(title=title, said=said))
         return found
-
-
-_WORDS: dict[str, Any] = {
-    "decisions": DECISIONS,
-    "reasons": REASONS,
-    "presences": PRESENCES,
-    "sides": SIDES,
-    "categories": CATEGORIES,
-    "acts": ACTS,
-    "kinds": KINDS,
-}
 
 
 def _reads_first(request: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from appliance.errors import ConflictError
 from appliance.records import UserRole
 from appliance.screen.context import Context
+from appliance.screen.parts_of_admin import LONGEST_REASON, NO_REASON
 from appliance.web.access import ADMINISTRATORS, ANYBODY, Caller, Guarded, caller_of
 from appliance.web.app import read_form
 from appliance.web.i18n import N_
@@ -87,8 +89,11 @@ class ScreensPages:
 
     async def revoke(self, request: Request) -> Response:
         """The screen shows nothing any more."""
-        await read_form(request)
-        await self._context.pool.run(self._screens.revoke, request.path_params["screen_id"], caller_of(request).actor)
+        reason = (await read_form(request)).get("reason", "").strip()[:LONGEST_REASON]
+        if not reason:
+            return await self._list(request, status=422, trouble=NO_REASON)
+        screen_id, actor = request.path_params["screen_id"], caller_of(request).actor
+        await self._context.pool.run(partial(self._screens.revoke, screen_id, actor, reason=reason))
         return RedirectResponse("/screens", 303)
 
     async def pair_page(self, request: Request) -> Response:

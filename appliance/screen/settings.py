@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -16,11 +17,11 @@ from appliance.errors import ApplianceError, ConfigError, ConflictError, NotFoun
 from appliance.screen.context import Context
 from appliance.screen.parts_of_admin import LONGEST_REASON, NO_REASON
 from appliance.screen.tools import Unavailable
-from appliance.settings import Proposal, Settings, from_yaml, known_sections, to_yaml
+from appliance.settings import LONGEST, Proposal, Settings, from_yaml, known_sections, to_yaml
 from appliance.web.access import ADMINISTRATORS, Guarded, caller_of
 from appliance.web.app import Form, read_form
 from appliance.web.guard import LOOPBACK_NAMES, without_port
-from appliance.web.i18n import N_
+from appliance.web.i18n import LOCALES, N_
 
 TITLES: dict[str, tuple[str, str]] = {
     "site": (N_("Site"), N_("Name, language, evaluation or clinical.")),
@@ -62,13 +63,36 @@ LABELS = {
     "screen.host": N_("Address it listens on (0.0.0.0: all of this machine's)"),
     "screen.port": N_("Port"),
 }
+#: Codes of choices in words; languages have names of their own.
+OPTIONS: dict[str, dict[str, str]] = {
+    "site.mode": {
+        "evaluation": N_("Evaluation, not for patient care"),
+        "clinical": N_("Clinical: cleared packages only"),
+    },
+    "site.language": {locale: own_name for locale, (_, own_name) in LOCALES.items()},
+    "site.profile": {
+        "none": N_("No country's rules"),
+        "cn": N_("China"),
+        "us": N_("United States"),
+        "eu": N_("European Union"),
+    },
+    "dicom.unknown_sources": {"refuse": N_("Refuse"), "accept": N_("Take their images")},
+}
 LOCKED_OUT = (
     "with these settings the box would no longer answer at the address by which you opened this page; keep its name in"
     " screen.names and its address in screen.host, or open the page by the new address first"
 )
 #: screen.host of all addresses of this machine.
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not listened on
-NOT_HERE = N_("This box was not started from files, so its settings cannot be changed here.")
+TOO_LONG = f"settings have at most {LONGEST} characters; is this the right file? Give one that 'Export YAML' made"
+OVERTAKEN = N_(
+    "Somebody else has changed the settings since you opened this page. Look again at what is to change before you"
+    " save."
+)
+NOT_HERE = N_(
+    "This box was not started from files, so its settings cannot be changed here. Start it with 'scanside run"
+    " --config FILE'."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +104,8 @@ class FormField:
     #: text | number | check | choice
     kind: str
     value: Any
-    options: tuple[str, ...] = ()
+    #: Code and word of each.
+    options: tuple[tuple[str, str], ...] = ()
 
 
 class SettingsPages:
@@ -117,26 +142,35 @@ class SettingsPages:
         text = await self._context.pool.run(self._settings().text)
         return await self._page(request, "file", text=text, fields=())
 
-    async def export(self, _: Request) -> Response:
-        """The file as it is."""
+    async def export(self, request: Request) -> Response:
+        """The file as it is; that it left the box stands in the journal."""
         text = await self._context.pool.run(self._settings().text)
+        await self._context.pool.run(self._context.store.audit.accessed, "settings export", caller_of(request).actor)
         headers = {"Content-Disposition": 'attachment; filename="site.yaml"'}
         return Response(text, media_type="application/yaml", headers=headers)
 
     async def check(self, request: Request) -> Response:
         """Check other values of one section and show what would change."""
-        name, given = self._name(request), await read_form(request)
+        name, given = self._name(request), await _form(request)
         text = given.get("text", "")
+        if await self._is_overtaken(given):
+            return await self._section(request, status=409, trouble=OVERTAKEN, text=text or None)
         try:
-            value = _parsed(text) if "text" in given else await self._context.pool.run(self._formed, name, given)
-            proposal = await self._context.pool.run(self._settings().propose, {name: value})
+            if "text" in given:
+                proposal = await self._context.pool.run(self._settings().propose_text, name, text)
+            else:
+                value = await self._context.pool.run(self._formed, name, given)
+                proposal = await self._context.pool.run(self._settings().propose, {name: value})
         except ConfigError as error:
             return await self._section(request, status=422, trouble=str(error), text=text or None)
         return await self._diff(request, name, proposal)
 
     async def check_file(self, request: Request) -> Response:
         """The same of a whole file."""
-        text = (await read_form(request)).get("text", "")
+        given = await _form(request)
+        text = given.get("text", "")
+        if await self._is_overtaken(given):
+            return await self._page(request, "file", status=409, trouble=OVERTAKEN, text=text, fields=())
         try:
             proposal = await self._context.pool.run(self._settings().proposal_of, text)
         except ConfigError as error:
@@ -145,14 +179,14 @@ class SettingsPages:
 
     async def save(self, request: Request) -> Response:
         """Write what was shown, with its reason."""
-        given = await read_form(request)
+        given = await _form(request)
         name, reason = given.get("section", "site"), given.get("reason", "").strip()[:LONGEST_REASON]
         try:
             proposal = await self._context.pool.run(self._settings().proposal_of, given.get("text", ""))
             if not reason:
                 return await self._diff(request, name, proposal, status=422, trouble=NO_REASON)
             if given.get("before", "") != proposal.before:
-                raise ConflictError("somebody else has changed the settings since; look again")
+                raise ConflictError(OVERTAKEN)
             await self._context.pool.run(keep, self._context, proposal, reason, request)
         except ApplianceError as error:
             return await self._page(
@@ -183,6 +217,10 @@ class SettingsPages:
         if settings is None:
             raise Unavailable(NOT_HERE)
         return settings
+
+    async def _is_overtaken(self, given: Form) -> bool:
+        """Whether the settings were changed since the form was shown: what it did not touch would be set back."""
+        return given.get("before") not in {None, await self._context.pool.run(lambda: self._settings().digest)}
 
     def _name(self, request: Request) -> str:
         name: str = request.path_params["section"]
@@ -247,10 +285,12 @@ class SettingsPages:
             request,
             "settings.html",
             status=status,
+            is_misfit=status == 422,
             section=name,
             sections=known_sections(),
             titles=TITLES,
             pending=pending,
+            before=await self._context.pool.run(lambda: settings.digest),
             broken=settings.loaded.broken,
             files=[str(path) for path in (settings.loaded.base, settings.loaded.site) if path] + [str(settings.path)],
             restarts=self._context.tools.restarts,
@@ -303,7 +343,8 @@ def form_of(config: Config, name: str) -> tuple[FormField, ...]:
         value, kind = getattr(section, key), field.annotation
         label = LABELS.get(f"{name}.{key}", "")
         if get_origin(kind) is Literal:
-            options = tuple(map(str, get_args(kind)))
+            told = OPTIONS.get(f"{name}.{key}", {})
+            options = tuple((str(code), told.get(str(code), "")) for code in get_args(kind))
             fields.append(FormField(key=key, label=label, kind="choice", value=value, options=options))
         elif isinstance(value, bool):
             fields.append(FormField(key=key, label=label, kind="check", value=value))
@@ -314,6 +355,11 @@ def form_of(config: Config, name: str) -> tuple[FormField, ...]:
     return tuple(fields)
 
 
-def _parsed(text: str) -> Any:
-    value = from_yaml(text)
-    return [] if value is None else value
+async def _form(request: Request) -> Form:
+    """The fields of a form that may hold a whole file, each of whose characters may take nine bytes on the way."""
+    try:
+        return await read_form(request, most=10 * LONGEST)
+    except HTTPException as error:
+        if error.status_code == 413:
+            raise HTTPException(413, TOO_LONG) from error
+        raise

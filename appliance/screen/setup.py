@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,31 +24,15 @@ from appliance.screen.parts_of_admin import stamp
 from appliance.screen.screens import NAME as SCREEN_NAME
 from appliance.screen.screens import new_code
 from appliance.screen.settings import NOT_HERE, keep
-from appliance.screen.sign_in import DIFFER
+from appliance.screen.setup_first import ORDER, STEPS, SetupFirst
+from appliance.screen.setup_packages import in_order, offered
 from appliance.screen.tools import Unavailable
-from appliance.screen.users import BAD_FULL_NAME, BAD_NAME, FULL_NAME, NAME
 from appliance.settings import Settings, dump
 from appliance.store.facts import Kind
-from appliance.store.setup import CLOSED
-from appliance.web.access import ADMINISTRATORS, ANYBODY, Guarded, caller_of
+from appliance.web.access import ADMINISTRATORS, Guarded, caller_of
 from appliance.web.app import Form, read_form
 from appliance.web.i18n import N_
-from appliance.web.passwords import fault
-from appliance.web.sign_in import address_of
-from appliance.web.throttle import Rate
-from engines.errors import EngineError
-from engines.package import bundled_packages, load_package
 
-STEPS: tuple[tuple[str, str], ...] = (
-    ("account", N_("Language and administrator")),
-    ("site", N_("Site and time")),
-    ("receive", N_("Reception of images")),
-    ("pacs", N_("PACS")),
-    ("models", N_("Models")),
-    ("screen", N_("Alert screen and sound")),
-    ("test", N_("Test study")),
-)
-ORDER = tuple(name for name, _ in STEPS)
 #: What the journal says of a change made here; a person may say more on the settings page.
 REASON = "set-up"
 CALL = re.compile(r"AE title '([^']{1,16})' from ([0-9a-fA-F.:]+)")
@@ -63,7 +47,6 @@ class SetupPages:
         """Set the box behind ``context.tools`` up."""
         self._context = context
         self._store = context.store
-        self._rate = Rate(context.clock, 20, 60.0)
 
     def routes(self) -> list[Guarded]:
         """The addresses."""
@@ -76,8 +59,7 @@ class SetupPages:
             "test": self.begin_test,
         }
         return [
-            Guarded("/setup", self.begin, roles=ANYBODY),
-            Guarded("/setup", self.first, roles=ANYBODY, methods=["POST"]),
+            *SetupFirst(self._context).routes(),
             Guarded("/setup/sheet", self.sheet, roles=ADMINISTRATORS),
             *(Guarded(f"/setup/{name}", save, roles=ADMINISTRATORS, methods=["POST"]) for name, save in saves.items()),
             Guarded("/setup/pacs/test", self.test_pacs, roles=ADMINISTRATORS, methods=["POST"]),
@@ -87,62 +69,6 @@ class SetupPages:
             Guarded("/setup/{step}/check", self.check, roles=ADMINISTRATORS),
             Guarded("/setup/{step}", self.page, roles=ADMINISTRATORS),
         ]
-
-    # The first step --------------------------------------------------------------------------------------------
-
-    async def begin(self, request: Request) -> Response:
-        """The code and the first administrator; for whom is signed in, the first step that is not done."""
-        if await self._context.pool.run(self._store.setup.is_open):
-            return self._first(request)
-        done = await self._context.pool.run(self._store.setup.steps)
-        following = next((name for name in ORDER[1:] if name not in done), "test")
-        return RedirectResponse(f"/setup/{following}", 303)
-
-    async def first(self, request: Request) -> Response:
-        """Use the code up and sign the administrator in; nothing dear is done for who does not have it."""
-        if wait_s := self._rate.take(address_of(request)):
-            answer = self._first(request, status=429, wait_s=int(wait_s) + 1)
-            answer.headers["Retry-After"] = str(int(wait_s) + 1)
-            return answer
-        given = await read_form(request)
-        if not await self._context.pool.run(self._store.setup.is_open):
-            return self._first(request, status=409, trouble=CLOSED)
-        name, full_name = given.get("name", "").strip(), given.get("full_name", "").strip()
-        password = given.get("password", "")
-        wrong: dict[str, str] = {}
-        if not NAME.fullmatch(name):
-            wrong["name"] = BAD_NAME
-        if not FULL_NAME.fullmatch(full_name):
-            wrong["full_name"] = BAD_FULL_NAME
-        if said := fault(password, name):
-            wrong["password"] = said
-        elif password != given.get("again", ""):
-            wrong["again"] = DIFFER
-        if wrong:
-            return self._first(request, status=422, wrong=wrong, given=given)
-        door = self._context.callers.door
-        try:
-            await self._context.pool.run(self._store.setup.check, given.get("code", ""))
-        except ConflictError as error:
-            await door.tell_failed(request, "setup")
-            return self._first(request, status=409, trouble=str(error), given=given)
-        kept = await door.hashed(password)
-        try:
-            account_id = await self._context.pool.run(
-                self._store.setup.begin, given.get("code", ""), name, full_name, kept
-            )
-        except ConflictError as error:
-            return self._first(request, status=409, trouble=str(error), given=given)
-        account = await self._context.pool.run(self._store.accounts.get, account_id)
-        response = RedirectResponse("/setup/site", 303)
-        await self._context.callers.begin(request, response, account, "setup code")
-        return response
-
-    def _first(self, request: Request, *, status: int = 200, **values: Any) -> Response:
-        shown: dict[str, Any] = {"wrong": {}, "given": {}, "trouble": "", "wait_s": 0} | values
-        return self._context.pages.page(
-            request, "setup-account.html", status=status, steps=STEPS, step="account", done={}, **shown
-        )
 
     # Pages -----------------------------------------------------------------------------------------------------
 
@@ -243,7 +169,7 @@ class SetupPages:
     async def save_models(self, request: Request) -> Response:
         """Which packages of this software run, and how."""
         given = await read_form(request)
-        roles = {name: given.get(f"role-{name}", "off") for name in await self._context.pool.run(_in_order)}
+        roles = {name: given.get(f"role-{name}", "off") for name in await self._context.pool.run(in_order)}
         chosen = {name: role for name, role in roles.items() if role != "off"}
 
         def changes(below: dict[str, Any]) -> dict[str, Any]:
@@ -372,7 +298,7 @@ class SetupPages:
         if name == "pacs":
             shown |= {"pacs": self._pacs(config)}
         if name == "models":
-            shown |= {"offered": _offered(), "roles": {one.name: str(one.role) for one in config.packages}}
+            shown |= {"offered": offered(), "roles": {one.name: str(one.role) for one in config.packages}}
         if name == "test":
             shown |= {"test": self._context.tools.test}
         return shown
@@ -426,31 +352,3 @@ class SetupPages:
 def _number(given: Form, name: str) -> Any:
     text = given.get(name, "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
-
-
-def _offered() -> list[tuple[str, Any]]:
-    """Packages that came with this software, with their manifests; templates are left out."""
-    found = []
-    for name, folder in sorted(bundled_packages().items()):
-        with suppress(EngineError):
-            manifest = load_package(folder).manifest
-            if manifest.template is None:
-                found.append((name, manifest))
-    return found
-
-
-def _in_order() -> Sequence[str]:
-    """Names of what is offered, each after what it requires."""
-    offered = dict(_offered())
-    ordered: list[str] = []
-
-    def add(name: str) -> None:
-        for required in offered[name].requires:
-            if required.package in offered and required.package not in ordered:
-                add(required.package)
-        if name not in ordered:
-            ordered.append(name)
-
-    for name in offered:
-        add(name)
-    return ordered

@@ -26,7 +26,7 @@ async def sign_in_form(
 ) -> Response:
     """The page with the form; also where somebody was refused in another way."""
     shown = {"name": "", "error": "", "wait_s": 0, "next": target, "oidc": context.config.screen.oidc is not None}
-    shown["again"] = False
+    shown |= {"again": False, "over": False}
     shown["nobody"] = not await context.pool.run(context.store.accounts.has_administrator)
     return context.pages.page(request, "sign-in.html", status=status, **(shown | values))
 
@@ -57,7 +57,9 @@ class SignInPages:
         caller: Caller | None = request.state.caller
         if caller is not None and caller.account is not None and not again:
             return RedirectResponse(target, 303)
-        return await self._form(request, target, again=again)
+        # A cookie that names nobody any more; signing out takes it.
+        over = caller is None and self._callers.cookie in request.cookies
+        return await self._form(request, target, again=again, over=over)
 
     async def sign_in(self, request: Request) -> Response:
         """Name and password against a session."""

@@ -31,6 +31,10 @@ REFUSED = N_("The hospital's sign-in did not let you in here. Ask an administrat
 LOST = N_("This sign-in took too long, or was begun in another browser. Try again.")
 
 NOT_AGAIN = N_("The hospital's sign-in did not ask you again who you are. Tell an administrator of the box.")
+NOT_SAID = N_(
+    "The hospital's sign-in does not say when you proved who you are (auth_time), so nothing can be signed with its"
+    " accounts. Sign with an account of this box, and tell an administrator: the provider must send auth_time."
+)
 
 _COOKIE = "scanside_oidc"
 _LIFE_S = 600.0
@@ -128,8 +132,10 @@ class OidcPages:
             return await self._again(request, found.target, 403, error=REFUSED, again=found.since is not None)
         proved_at = person.proved_at or _NEVER
         if found.since is not None and proved_at < found.since:
-            log.warning("OIDC: the provider did not ask somebody again (prompt=login), or did not say so (auth_time)")
-            return await self._again(request, found.target, 403, error=NOT_AGAIN, again=True)
+            said = NOT_AGAIN if person.proved_at else NOT_SAID
+            why = "did not ask somebody again (prompt=login)" if person.proved_at else "sends no auth_time"
+            log.warning("OIDC: the provider %s: nothing can be signed with its accounts", why)
+            return await self._again(request, found.target, 403, error=said, again=True)
         response = self._context.callers.onward(request, found.target)
         await self._context.callers.begin(request, response, account, "oidc", proved_at)
         response.delete_cookie(self._cookie, path="/", httponly=True, samesite="lax", secure=self._secure)

@@ -17,11 +17,11 @@ from appliance.screen import told as telling
 from appliance.screen import words
 from appliance.screen.context import Context
 from appliance.screen.history import LEFT_OUT, OBJECTS, ORDERS, history
-from appliance.screen.images import viewer_context
 from appliance.screen.result import ResultCard, cards_of, series_lines
 from appliance.screen.review import ASKERS
 from appliance.screen.timing import HOPS, WIDTH, TimingView, timing_view
 from appliance.screen.told import told
+from appliance.screen.viewer import viewer_context
 from appliance.screen.worklist import REVIEWS
 from appliance.store.forwarding import originals_for
 from appliance.store.readmodels import StudyDetail

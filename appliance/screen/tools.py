@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from appliance.config import Destination
 from appliance.errors import ApplianceError
-from appliance.records import AnalysisResult
+from appliance.records import Actor, AnalysisResult
 from appliance.settings import Settings
 from appliance.store.ending import OwedResult
+from appliance.store.packages import NewPackage
 
 
 class Unavailable(ApplianceError):  # noqa: N818 - what a page reports, not a fault of it
     """Nothing but the store stands behind these pages."""
+
+
+class Refused(ApplianceError):  # noqa: N818 - an answer, like RejectedInstance
+    """A package was not installed; a line for each fault."""
+
+    def __init__(self, message: str, *, is_signed: bool) -> None:
+        """Tell why; ``is_signed``: a maker whom this box trusts has signed it, so that was not why."""
+        super().__init__(message)
+        self.is_signed = is_signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +128,14 @@ class Tools(Protocol):
     def owed(self, package: str, result: AnalysisResult) -> tuple[OwedResult, ...]:
         """What destinations are owed for a result (``store.ending.Owing``)."""
 
+    def install(self, source: Path, actor: Actor) -> NewPackage:
+        """Install a package as ``scanside model install``; may take minutes.
+
+        Raises:
+            Refused: It is not signed by whom this box trusts, altered, wrong or too slow.
+            ConflictError: It is here already, its slots are in use, or another one is being installed.
+        """
+
     def engines(self) -> list[EngineState]:
         """What every version runs on that runs or waits."""
 
@@ -150,6 +169,10 @@ class NoTools:
     def owed(self, package: str, result: AnalysisResult) -> tuple[OwedResult, ...]:  # noqa: ARG002 - the protocol's
         """Nothing."""
         return ()
+
+    def install(self, source: Path, actor: Actor) -> NewPackage:  # noqa: ARG002 - the protocol's
+        """Nowhere to."""
+        raise Unavailable("no box runs behind these pages that could run a package")
 
     def engines(self) -> list[EngineState]:
         """None."""

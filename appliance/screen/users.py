@@ -88,7 +88,7 @@ class UsersPages:
     async def role(self, request: Request) -> Response:
         """Another role, with a reason; whoever is signed in with the account is signed out."""
         given = await read_form(request)
-        return await self._changed(request, given, self._accounts.set_role, _role(given))
+        return await self._changed(request, given, self._accounts.set_role, _role(given), was=given.get("was", ""))
 
     async def active(self, request: Request) -> Response:
         """Switch an account off, or on again."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from appliance.records import CommunicationMethod, QualityChoice, QualityReason, Reason
-from appliance.store.readmodels import AI_UNAVAILABLE, REJECTED
+from appliance.store.readmodels import REJECTED
+from appliance.web import issue_words
 from appliance.web.i18n import N_
 
 #: Why a study was not analysed, and what the technologist does now.
@@ -90,38 +91,11 @@ WITHDRAWN = {
 #: Priorities of an order that goes before the others.
 PRIORITIES = {"STAT": N_("STAT"), "HIGH": N_("High priority")}
 
-#: Issues that a technologist can read; others are shown by their code.
-ISSUES = {
-    AI_UNAVAILABLE: N_("AI NOT WORKING"),
-    "DISK_RESERVE": N_("Disk full. New images are refused."),
-    "VERSION_CONFLICT": N_("Different images came under one number. A person must choose."),
-    "WORKLIST_MISMATCH": N_("The order is another patient's than the images. A person must look."),
-    "WORKLIST_UNREACHABLE": N_("The worklist of the RIS does not answer. Orders are not known."),
-    "STUDY_UID_SHARED": N_("Two patients came under one study number. They are kept apart."),
-    "DELIVERY_PARKED": N_("A destination refuses an object. A person must look."),
-    "DESTINATION_UNREACHABLE": N_("A destination does not answer. It is tried again."),
-    "DESTINATION_GONE": N_("A destination is no longer configured. What it has not got stays on this box."),
-    "COMMITMENT_REFUSED": N_("The PACS takes no request for storage commitment. What it was sent stays on this box."),
-    "COMMITMENT_UNANSWERED": N_("The PACS never says whether it keeps what it was sent. It stays on this box."),
-    "COMMITMENT_FAILED": N_("The PACS does not promise to keep an object. It stays on this box."),
-    "COMMITMENT_UNREPORTED": N_("A scanner cannot be told that its images are safe."),
-    "RESULT_NOT_BUILT": N_("A result could not be written for the PACS."),
-    "SPOOL_CORRUPT": N_("A stored image is damaged."),
-    "SPOOL_MISSING": N_("A stored image is missing."),
-    "PACKAGE_REFUSED": N_("An AI package was refused."),
-    "PACKAGE_TEMPLATE": N_("An AI package is a template and does not run. It must be trained first."),
-    "PACKAGE_WITHDRAWN": N_("An AI package was taken out of service. What it looked for is not analysed."),
-    "ENGINE_FALLBACK": N_("The AI runs without the engine built for this box. It may be slower."),
-    "KSERVE_DEGRADED": N_("The site's AI server does not work as it must. This box computes. It may be slower."),
-    "ENGINE_NOT_BUILT": N_("An engine for the AI could not be built. The AI goes on without it."),
-    "ALERT_SINK_FAILING": N_("A light, buzzer or service that alerts are passed on to does not work."),
-    "SCREEN_SOURCE_GONE": N_("A screen watches a source that is no longer configured. It shows none of its alerts."),
-    "ESCALATION_NOWHERE": N_("An alert that nobody acknowledges reaches no further place."),
-    "DESTINATION_PAUSED": N_("A destination is paused by a person. What it is owed stays on this box."),
-    "SETTINGS_BROKEN": N_("The changed settings do not fit and are left out. The box runs with older ones."),
-    "JOURNAL_BROKEN": N_("The journal is not what was written. A person must look."),
-    "DATABASE_REBUILT": N_("The database was damaged and has been rebuilt."),
-}
+#: What the heads of this software measure, where the package that did no longer tells its own name for it.
+MEASURES = {"volume": N_("Volume"), "area": N_("Area"), "diameter": N_("Diameter")}
+
+#: Every issue there is; the fleet's server calls them the same.
+ISSUES = issue_words.ISSUES
 
 
 def reason(code: str) -> tuple[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +15,7 @@ from appliance.records import Outcome, ReviewDecision
 from appliance.screen import told as telling
 from appliance.screen import words
 from appliance.screen.context import Context
+from appliance.screen.days import midnight
 from appliance.screen.told import Told, told
 from appliance.store.worklist import OPEN, WAITS, Wanted, WorklistPage
 from appliance.web.access import CLINICAL, Caller, Guarded, caller_of
@@ -27,8 +27,6 @@ _MOST_IDS = 100
 #: One look, however often the list is made anew meanwhile.
 _ONE_LOOK_S = 600.0
 _LOOKERS = 1000
-#: Days of other years cannot be meant, and some are no time that a machine can count.
-_YEARS = 1980, 2200
 
 #: How far back the list goes.
 SPANS: dict[str, str] = {
@@ -65,6 +63,8 @@ class Look:
     first_day: str
     last_day: str
     after: str
+    #: What was given as a day and is none, by the name of its field.
+    misread: Mapping[str, str] = field(default_factory=dict)
 
     def query(self, **changes: str) -> str:
         """The address's query with changes; what is left at its default is left out."""
@@ -82,15 +82,15 @@ class Look:
 
 def look_of(query: Mapping[str, str], caller: Caller, now: datetime) -> Look:
     """What is asked for; what cannot be understood is left out, for the list must come."""
-    first_day, last_day = _day(query.get("from", "")), _day(query.get("to", ""))
+    first_day, last_day = midnight(query.get("from", "")), midnight(query.get("to", ""))
     span = query.get("span", "24h")
     span = "" if first_day or last_day else span if span in SPANS else "24h"
-    midnight = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    today = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     since = {
         "24h": now - timedelta(hours=24),
-        "today": midnight,
-        "7d": midnight - timedelta(days=6),
-        "30d": midnight - timedelta(days=29),
+        "today": today,
+        "7d": today - timedelta(days=6),
+        "30d": today - timedelta(days=29),
     }.get(span, first_day)
     state = query.get("state", "")
     return Look(
@@ -107,15 +107,12 @@ def look_of(query: Mapping[str, str], caller: Caller, now: datetime) -> Look:
         first_day=first_day.strftime("%Y-%m-%d") if first_day else "",
         last_day=last_day.strftime("%Y-%m-%d") if last_day else "",
         after=query.get("after", ""),
+        misread={
+            name: query[name][:10]
+            for name, day in (("from", first_day), ("to", last_day))
+            if query.get(name) and day is None
+        },
     )
-
-
-def _day(text: str) -> datetime | None:
-    """Midnight of a day in the box's time zone."""
-    with contextlib.suppress(ValueError):
-        day = datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - the reader's own days
-        return day.astimezone() if _YEARS[0] <= day.year <= _YEARS[1] else None
-    return None
 
 
 class WorklistPages:
@@ -205,8 +202,8 @@ class WorklistPages:
         if now - self._looked.get(who, -_ONE_LOOK_S) >= _ONE_LOOK_S:
             if len(self._looked) >= _LOOKERS:
                 self._looked.clear()
+            self._context.store.audit.accessed("worklist", caller.actor)  # a look that could not be written is none
             self._looked[who] = now
-            self._context.store.audit.accessed("worklist", caller.actor)
 
     def _language(self, request: Request) -> str:
         return language_of(self._context.locale(request))

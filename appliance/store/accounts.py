@@ -169,15 +169,24 @@ class Accounts:
         with self._db.write() as tx:
             tx.execute("UPDATE account SET password = ? WHERE id = ? AND password = ?", (new, account_id, old))
 
-    def set_role(self, account_id: int, role: UserRole, actor: Actor, *, reason: str = "") -> None:
+    def set_role(self, account_id: int, role: UserRole, actor: Actor, *, reason: str = "", was: str = "") -> None:
         """Another role; the account is signed out everywhere, so that nothing of the old one is left.
 
+        Args:
+            account_id: Whose.
+            role: The new one.
+            actor: Who changes it.
+            reason: What they said.
+            was: The role that they saw; empty: whatever it is.
+
         Raises:
-            ConflictError: The last active administrator would go.
+            ConflictError: The last active administrator would go, or somebody else has changed the role since.
         """
         _of_a_person(role)
         with self._db.write() as tx:
             row = _row(tx, account_id)
+            if was not in {"", row["role"]}:
+                raise ConflictError(f"somebody else has made {row['name']} {row['role']} since you looked; look again")
             if row["role"] == role:
                 return
             tx.execute("UPDATE account SET role = ? WHERE id = ?", (str(role), account_id))

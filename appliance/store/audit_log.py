@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from appliance.store.database import Database, iso
 from appliance.store.facts import Kind
@@ -12,6 +16,7 @@ from appliance.store.journal import Fact, fact_of
 
 #: A page looks at no more rows than this, so that a rare filter cannot read a year of rows in one request.
 WINDOW = 50_000
+COLUMNS = ("seq", "at", "kind", "study", "subject", "actor_kind", "actor_name", "actor_role", "body", "hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,44 @@ class AuditLog:
             else:
                 high = middle
         return low
+
+
+def as_jsonl(rows: Iterable[tuple[Fact, str]]) -> str:
+    """Rows of an export, a JSON object a line, each with its hash: who keeps the file can tell what was changed."""
+    return "".join(json.dumps(_document(*row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def as_csv(rows: Iterable[tuple[Fact, str]], *, head: bool = False) -> str:
+    """The same for a spreadsheet; with the names of the columns before."""
+    out = io.StringIO()
+    csv.writer(out).writerows([*([COLUMNS] if head else []), *(_cells(*row) for row in rows)])
+    return out.getvalue()
+
+
+def _document(fact: Fact, digest: str) -> dict[str, Any]:
+    return {
+        "seq": fact.seq,
+        "at": fact.at,
+        "mono_ms": fact.mono_ms,
+        "boot": fact.boot,
+        "kind": str(fact.kind),
+        "study_id": fact.study_id,
+        "subject": fact.subject,
+        "actor": fact.actor,
+        "body": fact.body,
+        "hash": digest,
+    }
+
+
+def _cells(fact: Fact, digest: str) -> tuple[Any, ...]:
+    actor, body = fact.actor, json.dumps(fact.body, ensure_ascii=False)
+    who = (actor.get("kind", ""), _plain(actor.get("name", "")), actor.get("role", ""))
+    return (fact.seq, fact.at, str(fact.kind), fact.study_id, _plain(fact.subject), *who, body, digest)
+
+
+def _plain(text: str) -> str:
+    """A cell that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in "=+-@\t\r" and text else text
 
 
 def _conditions(wanted: AuditFilter) -> tuple[str, tuple[object, ...]]:

@@ -1,28 +1,57 @@
-"""How the packages do at this site, from what radiologists signed: counts first, and never a figure without its counts.
+"""Figures of how a package does at a site, from what radiologists signed: counts first, no figure without its counts.
 
-Nothing here names a reader. Reviews by test accounts are not counted, neither are the box's own test
-studies, and trial alerts have no study at all.
+Pure. Nothing here names a reader. What must not be mixed is not: every figure is of one ``Setting``.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from appliance.records import SELF_TEST_SOURCE, Presence
-from appliance.store.database import Database, iso
-from appliance.store.review_rows import IS_LAST
-from appliance.store.review_rules import LOOKING
-from appliance.store.viewrows import marks
+from appliance.records import Presence
 
 #: With fewer reviewed cases a share says nothing, and none is given.
 FEWEST = 20
 #: Standard normal quantiles: 95 % two-sided; and 97.5 %, so that two intervals together hold with 95 %.
 _Z95, _Z975 = 1.959963984540054, 2.241402727604945
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What one figure is of. A trial is not use, another version scores otherwise, another threshold flags others.
+
+    Attributes:
+        package: Its name.
+        version: Of the package.
+        finding: Its id.
+        mode: ``clinical`` or ``evaluation``, as the box ran then; empty where nobody knows any more.
+        point: The operating point that was used.
+        threshold: Of it.
+    """
+
+    package: str
+    version: str
+    finding: str
+    mode: str
+    point: str
+    threshold: float
+
+    @property
+    def scale(self) -> Scale:
+        """Whose scores can be compared."""
+        return Scale(package=self.package, version=self.version, finding=self.finding, mode=self.mode)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """A version of a package in one mode: its scores mean the same whatever the operating point."""
+
+    package: str
+    version: str
+    finding: str
+    mode: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +76,13 @@ class Estimate:
 
 @dataclass(slots=True, kw_only=True)
 class Figure:
-    """One finding of one package over a span of days."""
+    """One setting over a span of days."""
 
-    package: str
-    finding: str
+    setting: Setting
+    #: So long it was the one in use, and when it ended its first and its last study.
+    days: float = 0.0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
     #: Studies that it was looked for in.
     looked: int = 0
     flagged: int = 0
@@ -64,6 +96,11 @@ class Figure:
     sample_missed: int = 0
     #: Missed findings that were added outside the sample: no share of anything.
     missed_elsewhere: int = 0
+
+    @property
+    def a_day(self) -> float:
+        """Studies flagged a day, of at least one day."""
+        return self.flagged / max(self.days, 1.0)
 
     @property
     def undetermined(self) -> int:
@@ -106,9 +143,15 @@ class Replayed:
 
     name: str
     threshold: float
+    days: float = 0.0
     flagged: int = 0
     there: int = 0
     not_there: int = 0
+
+    @property
+    def a_day(self) -> float:
+        """Studies flagged a day, of at least one day."""
+        return self.flagged / max(self.days, 1.0)
 
     @property
     def unknown(self) -> int:
@@ -126,28 +169,16 @@ class Scored:
     """One finding of one analysis, with what a person said of it."""
 
     study_id: int
-    package: str
-    finding: str
+    setting: Setting
+    at: datetime
+    #: Until the next case of this finding by this package, in whatever setting; of the last one until now.
+    held_days: float
     score: float
     flagged: bool
     reviewed: bool
     presence: Presence | None
     is_right: bool | None
     is_sampled: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """All figures of a span."""
-
-    figures: tuple[Figure, ...]
-    scored: Mapping[tuple[str, str], Sequence[Scored]] = field(repr=False)
-
-    def replay(self, package: str, finding: str, points: Mapping[str, float]) -> list[Replayed]:
-        """What each operating point (name: threshold) would have flagged."""
-        return [
-            _replayed(name, threshold, self.scored.get((package, finding), ())) for name, threshold in points.items()
-        ]
 
 
 def wilson(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
@@ -173,24 +204,14 @@ def share(numerator: int, denominator: int) -> Share | None:
     return Share(numerator=numerator, denominator=denominator, value=numerator / denominator, low=low, high=high)
 
 
-def read_table(db: Database, since: datetime) -> Table:
-    """Figures of what live packages said since ``since``. Blocks: about 1 s for 12,000 studies."""
-    scored: dict[tuple[str, str], list[Scored]] = defaultdict(list)
-    for one in _scored(db, since):
-        scored[one.package, one.finding].append(one)
-    figures = [_figure(package, finding, ones) for (package, finding), ones in sorted(scored.items())]
-    return Table(figures=tuple(figures), scored=scored)
-
-
-def _scaled(successes: int, n: int, total: int) -> tuple[float, float, float]:
-    low, high = wilson(successes, n, _Z975)
-    return total * successes / n, total * low, total * high
-
-
-def _figure(package: str, finding: str, ones: Iterable[Scored]) -> Figure:
-    figure = Figure(package=package, finding=finding)
+def figure_of(setting: Setting, ones: Iterable[Scored]) -> Figure:
+    """Every case counted once, in its place; cases in the order of time."""
+    figure = Figure(setting=setting)
     for one in ones:
         figure.looked += 1
+        figure.days += one.held_days
+        figure.first_at = figure.first_at or one.at
+        figure.last_at = one.at
         if one.flagged:
             figure.flagged += 1
             figure.reviewed += one.reviewed
@@ -206,9 +227,11 @@ def _figure(package: str, finding: str, ones: Iterable[Scored]) -> Figure:
     return figure
 
 
-def _replayed(name: str, threshold: float, ones: Iterable[Scored]) -> Replayed:
+def replayed(name: str, threshold: float, ones: Iterable[Scored]) -> Replayed:
+    """What a threshold would have flagged of cases of one scale."""
     found = Replayed(name=name, threshold=threshold)
     for one in ones:
+        found.days += one.held_days
         if one.score >= threshold:
             found.flagged += 1
             # Of a case that was flagged, a person said whether that was right; of another, whether it is there.
@@ -218,45 +241,6 @@ def _replayed(name: str, threshold: float, ones: Iterable[Scored]) -> Replayed:
     return found
 
 
-def _scored(db: Database, since: datetime) -> Iterable[Scored]:
-    said = _said(db, since)
-    rows = db.all(
-        "SELECT a.id, a.study_id, a.package, json_extract(f.value, '$.id') AS finding,"  # noqa: S608 - marks only
-        " json_extract(f.value, '$.score') AS score, json_extract(f.value, '$.flagged') AS flagged,"
-        " s.outcome = 'NOTHING_FLAGGED' AND p.study_id IS NOT NULL AS sampled"
-        " FROM analysis a JOIN study s ON s.id = a.study_id LEFT JOIN review_sample p ON p.study_id = a.study_id,"
-        " json_each(a.result, '$.findings') f"
-        " WHERE a.role = 'live' AND a.superseded_by IS NULL AND a.outcome IN ('FINDING', 'NOTHING_FLAGGED')"
-        f" AND a.done_at >= ? AND s.source <> ? AND a.intended_use IN ({marks(LOOKING)}) ORDER BY a.id",
-        (iso(since), SELF_TEST_SOURCE, *LOOKING),
-    )
-    for row in rows:
-        # Another version of the package may have other findings: each stands for itself.
-        of_analysis = said.get(row["id"])
-        one = of_analysis.get(row["finding"]) if of_analysis is not None else None
-        presence = Presence(one["presence"]) if one is not None else None
-        # Of another patient's images nobody can say whether the package was right, though the finding was refused.
-        is_right = one["is_right"] if one is not None and presence is not Presence.UNDETERMINED else None
-        yield Scored(
-            study_id=row["study_id"],
-            package=row["package"],
-            finding=row["finding"],
-            score=row["score"],
-            flagged=bool(row["flagged"]),
-            reviewed=one is not None,
-            presence=presence,
-            is_right=None if is_right is None else bool(is_right),
-            is_sampled=bool(row["sampled"]),
-        )
-
-
-def _said(db: Database, since: datetime) -> dict[int, dict[str, Any]]:
-    """Analysis: finding: what the last review that counts says. A review is newer than what it judges."""
-    found: dict[int, dict[str, Any]] = defaultdict(dict)
-    for row in db.all(
-        "SELECT f.* FROM review r JOIN review_finding f ON f.review_id = r.id"  # noqa: S608 - our own text
-        f" WHERE r.signed_at >= ? AND r.counts = 1 AND f.finding <> '' AND {IS_LAST}",
-        (iso(since),),
-    ):
-        found[row["analysis_id"]][row["finding"]] = row
-    return found
+def _scaled(successes: int, n: int, total: int) -> tuple[float, float, float]:
+    low, high = wilson(successes, n, _Z975)
+    return total * successes / n, total * low, total * high

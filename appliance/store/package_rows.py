@@ -61,6 +61,11 @@ class PackageRow:
         return self.state in RUNS
 
     @property
+    def seen(self) -> str:
+        """Where it stands, as a page shows it and its forms send back: any other act on it makes it another text."""
+        return f"{self.state} {self.state_at.isoformat()}"
+
+    @property
     def role(self) -> Role:
         """The role of a version that runs."""
         return Role(str(self.state))

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How a version begins: silent for so many days and studies before it is live, or as shadow for good."""
+    """How a version begins: silent for so many days and studies before it is live, or for good, or shadow for good."""
 
     days: float = 7.0
     studies: int = 50
     shadow: bool = False
+    #: Silent until another act, however long that takes.
+    stays: bool = False
 
     @property
     def is_at_once(self) -> bool:
         """No silent time at all."""
-        return not self.shadow and self.days <= 0 and self.studies <= 0
+        return not self.shadow and not self.stays and self.days <= 0 and self.studies <= 0
+
+    @property
+    def until(self) -> tuple[float, int] | tuple[None, None]:
+        """The days and studies after which it is live by itself; None where it never is."""
+        return (None, None) if self.shadow or self.stays else (self.days, self.studies)
 
 
 def manifest_of(tx: Transaction, row: PackageRow) -> Manifest:
@@ -158,6 +165,23 @@ def check_activation(
     for requirement in manifest.requires:
         if requirement.package not in running:
             raise ConflictError(f"{said} requires {requirement.package}, which does not run here; activate it first")
+
+
+def must_be_as_seen(row: PackageRow, seen: str) -> None:
+    """Nobody else has acted on a version since a person looked at it.
+
+    Args:
+        row: The version as it stands now.
+        seen: Its ``seen`` as the person saw it; empty: they did not look.
+
+    Raises:
+        ConflictError: Somebody, or its silent time, was faster.
+    """
+    if seen not in {"", row.seen}:
+        raise ConflictError(
+            f"{row.name} {row.version} has changed since you looked: it is {row.state} since "
+            f"{row.state_at:%Y-%m-%d %H:%M:%S} UTC; nothing was done, look again"
+        )
 
 
 def set_point(tx: Transaction, row: PackageRow, finding: str, point: str, reason: str, actor: str) -> str:

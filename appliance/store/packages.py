@@ -33,6 +33,7 @@ from appliance.store.package_rules import (
     gives_way,
     inherit_points,
     manifest_of,
+    must_be_as_seen,
     pick,
     refuse_known,
     set_point,
@@ -198,7 +199,16 @@ class Packages:
         return [row.folder for row in leaving if row.folder]
 
     def activate(
-        self, name: str, terms: Terms, *, version: str = "", clinical: bool, owed: Owing, actor: Actor, why: str = ""
+        self,
+        name: str,
+        terms: Terms,
+        *,
+        version: str = "",
+        clinical: bool,
+        owed: Owing,
+        actor: Actor,
+        why: str = "",
+        seen: str = "",
     ) -> PackageRow:
         """Let a version begin its silent time, or run as shadow beside the one that serves.
 
@@ -210,18 +220,20 @@ class Packages:
             owed: For analyses that another version took over.
             actor: Who.
             why: What they said, without patient data.
+            seen: ``PackageRow.seen`` as they saw it; empty: whatever stands there.
 
         Returns:
             The version as it stands now.
 
         Raises:
             NotFoundError: No such version here.
-            ConflictError: It may not run here, or its name's slots do not allow it.
+            ConflictError: It may not run here, its name's slots do not allow it, or somebody was faster.
         """
         with self._db.write() as tx:
             rows = package_rows(tx, name)
             waiting = (PackageState.INSTALLED, PackageState.WITHDRAWN, PackageState.SILENT, PackageState.SHADOW)
             row = pick(rows, name, version, waiting)
+            must_be_as_seen(row, seen)
             running = {one.name for one in package_rows(tx) if one.runs}
             check_activation(row, rows, manifest_of(tx, row), terms, running, clinical=clinical)
             serving = next((one for one in rows if one.state is PackageState.LIVE), None)
@@ -230,15 +242,15 @@ class Packages:
             tx.execute(
                 "UPDATE package SET state = ?, state_at = ?, was = '', why = ?, live_after_days = ?,"
                 " live_after_studies = ? WHERE id = ?",
-                (str(state), tx.at, why, *((None, None) if terms.shadow else (terms.days, terms.studies)), row.id),
+                (str(state), tx.at, why, *terms.until, row.id),
             )
             tx.journal(
                 PackageActivated(
                     package=name,
                     version=row.version,
                     state=str(state),
-                    days=None if terms.shadow else terms.days,
-                    studies=None if terms.shadow else terms.studies,
+                    days=terms.until[0],
+                    studies=terms.until[1],
                     operating_points=points,
                     why=why,
                 ),
@@ -268,7 +280,9 @@ class Packages:
         # Days first: studies are counted by a look at all of its analyses.
         return _days(db, row) >= row.live_after_days and self._soak(db, row).studies >= row.live_after_studies
 
-    def withdraw(self, name: str, why: str, *, version: str = "", owed: Owing, actor: Actor) -> tuple[PackageRow, int]:
+    def withdraw(
+        self, name: str, why: str, *, version: str = "", owed: Owing, actor: Actor, seen: str = ""
+    ) -> tuple[PackageRow, int]:
         """Take a version out of service at once.
 
         What it has in hand ends NOT_ANALYSED(withdrawn); so does, until a version of the package is live again, every
@@ -279,7 +293,7 @@ class Packages:
 
         Raises:
             NotFoundError: No such version here.
-            ConflictError: It was withdrawn before, or no reason is given.
+            ConflictError: It was withdrawn before, no reason is given, or it is not as ``seen`` any more.
         """
         if not why.strip():
             raise ConflictError(f"withdrawing {name} needs a reason; give one with --why")
@@ -289,6 +303,7 @@ class Packages:
                 raise ConflictError(
                     f"{name} {row.version} is withdrawn already; 'scanside model show {name}' tells why"
                 )
+            must_be_as_seen(row, seen)
             _move(tx, row, PackageState.WITHDRAWN, why)
             tx.execute("UPDATE package SET was = ? WHERE id = ?", (str(row.state), row.id))
             count = withdraw_analyses(tx, self._db.stream, owed, name, row.version)
@@ -301,7 +316,7 @@ class Packages:
                 raise_issue(tx, PACKAGE_WITHDRAWN, name, Severity.FAULT, {"version": row.version})
             return row, count
 
-    def roll_back(self, name: str, why: str, *, owed: Owing, actor: Actor) -> tuple[str, str]:
+    def roll_back(self, name: str, why: str, *, owed: Owing, actor: Actor, seen: str = "") -> tuple[str, str]:
         """Let the previous version serve again, at once: it has been live here before.
 
         Returns:
@@ -309,7 +324,7 @@ class Packages:
 
         Raises:
             NotFoundError: No such package here.
-            ConflictError: There is no previous version, or no reason is given.
+            ConflictError: There is no previous version, no reason is given, or what serves is not as ``seen`` any more.
         """
         if not why.strip():
             raise ConflictError(f"rolling {name} back needs a reason; give one with --why")
@@ -322,6 +337,7 @@ class Packages:
                 raise ConflictError(
                     f"{name} has no previous version to go back to; 'scanside model withdraw {name}' stops it"
                 )
+            must_be_as_seen(serving, seen)
             target = max(previous, key=lambda row: row.state_at)
             if serving.state is PackageState.LIVE:
                 _move(tx, serving, PackageState.RETIRED, why)
@@ -336,16 +352,25 @@ class Packages:
             return serving.version, target.version
 
     def choose_point(
-        self, name: str, finding: str, point: str, reason: str, *, version: str = "", clinical: bool, actor: Actor
+        self,
+        name: str,
+        finding: str,
+        point: str,
+        reason: str,
+        *,
+        version: str = "",
+        clinical: bool,
+        actor: Actor,
+        seen: str = "",
     ) -> str:
-        """Pick another operating point of the package's closed list; later analyses use it.
+        """Pick another operating point of the package's closed list; later analyses use it. ``seen``: the one before.
 
         Returns:
             The point that was used until now.
 
         Raises:
             NotFoundError: The package, the finding or the point does not exist.
-            ConflictError: The site is clinical, or no reason is given.
+            ConflictError: The site is clinical, no reason is given, or another point than ``seen`` is used by now.
         """
         if not reason.strip():
             raise ConflictError("an operating point is changed for a reason; give one with --reason")
@@ -357,6 +382,8 @@ class Packages:
         with self._db.write() as tx:
             row = pick(package_rows(tx, name), name, version, (PackageState.LIVE,), RUNNING_OR_WAITING)
             before = set_point(tx, row, finding, point, reason, actor.name or str(actor.kind))
+            if seen not in {"", before}:
+                raise ConflictError(f"somebody else has chosen {before} since you looked; nothing was done, look again")
             tx.journal(
                 OperatingPointChanged(
                     package=name, version=row.version, finding=finding, before=before, point=point, reason=reason

@@ -115,7 +115,7 @@ class Screens:
             assert found is not None  # noqa: S101 - updated a moment ago, in this transaction
             return screen_of(found)
 
-    def revoke(self, screen_id: int, actor: Actor) -> None:
+    def revoke(self, screen_id: int, actor: Actor, *, reason: str = "") -> None:
         """The screen shows nothing any more, at once.
 
         Raises:
@@ -127,7 +127,7 @@ class Screens:
                 raise NotFoundError(f"screen {screen_id} does not exist; 'scanside screen list' shows those that do")
             tx.execute("UPDATE screen SET revoked_at = ?, code = NULL WHERE id = ?", (tx.at, screen_id))
             _end_sessions(tx, row)
-            tx.journal(ScreenChanged(screen=row["name"], change="revoked"), actor=actor)
+            tx.journal(ScreenChanged(screen=row["name"], change="revoked", reason=reason), actor=actor)
 
 
 def _end_sessions(tx: Transaction, row: sqlite3.Row) -> None:

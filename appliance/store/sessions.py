@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from appliance.errors import StoreError
 from appliance.records import Actor, ActorKind, UserRole
 from appliance.store.accounts import Account, account_of
 from appliance.store.database import Database, from_iso, iso
@@ -109,13 +111,14 @@ class Sessions:
         if view is None:
             return None
         now = self._db.clock.now()
-        if view.is_over(now):
-            self._end(digest, "idle", view.actor)
-            return None
-        if used and now - view.seen_at > _SEEN_EVERY:
-            with self._db.write() as tx:
-                tx.execute("UPDATE session SET seen_at = ? WHERE digest = ?", (tx.at, digest))
-        return view
+        # A disk that cannot be written to keeps nobody from the alerts: the session only grows no younger.
+        with contextlib.suppress(StoreError):
+            if view.is_over(now):
+                self._end(digest, "idle", view.actor)
+            elif used and now - view.seen_at > _SEEN_EVERY:
+                with self._db.write() as tx:
+                    tx.execute("UPDATE session SET seen_at = ? WHERE digest = ?", (tx.at, digest))
+        return None if view.is_over(now) else view
 
     def holds(self, session: SessionView) -> bool:
         """Whether a session that was found earlier still holds. To ask is not to use it: it grows no younger."""

@@ -13,6 +13,7 @@ from appliance.records import AnalysisResult, DeliveryKind, Role
 from appliance.report.kinds import applies
 from appliance.store import Store
 from appliance.store.ending import OwedResult, Owing
+from appliance.store.installing import Site
 from appliance.store.package_files import PackageFiles
 from appliance.store.package_rows import PackageRow, PackageState, seen
 from appliance.store.package_sync import Choice
@@ -218,6 +219,20 @@ def trusted_keys(config: Config) -> list[PublicKey]:
         return [load_public(path) for path in config.trusted_keys]
     except PackageError as error:
         raise ConfigError(f"trusted_keys: {error}") from error
+
+
+def asked_of(config: Config) -> Site:
+    """What this box asks of a package that is to be installed.
+
+    Raises:
+        ConfigError: As ``trusted_keys``.
+    """
+    return Site(
+        keys=trusted_keys(config),
+        ct_deadline_s=config.triage.ct_deadline_s,
+        xray_deadline_s=config.triage.xray_deadline_s,
+        threads=config.triage.worker_threads,
+    )
 
 
 def load_packages(config: Config, trusted_folders: Sequence[Path] = ()) -> dict[str, Running]:

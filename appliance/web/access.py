@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route
 
-from appliance.records import Actor, UserRole
+from appliance.records import Actor, UserRole, Word
 from appliance.store.accounts import Account
 from appliance.store.screens import ScreenView
 from appliance.store.sessions import SessionView
@@ -24,8 +24,10 @@ from appliance.web.sse import EventStream, event
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-#: How often an endless answer asks whether its session still holds.
-LEASE_S = 20.0
+#: How often at most an endless answer asks whether its session still holds: before what it sends. Whoever was signed
+#: out, or a screen that was taken away, is sent nothing more than a second after that; and since there is a beat every
+#: two seconds, the stream ends within three.
+LEASE_S = 1.0
 
 #: What programs may ask; everything else is for browsers.
 API = "/api/v1/"
@@ -62,13 +64,40 @@ class Caller:
     sources: tuple[str, ...] = ()
 
 
-class Access(Protocol):
+class Owner(Protocol):
+    """An account, as far as a route asks."""
+
+    @property
+    def must_change(self) -> bool:
+        """Whether somebody else chose the password."""
+
+
+class Known(Protocol):
+    """A caller, as far as a route asks: of the box, or of the fleet server with accounts and roles of its own."""
+
+    @property
+    def role(self) -> Word:
+        """What they may is said by it."""
+
+    @property
+    def session(self) -> object | None:
+        """Of a browser; None for a program."""
+
+    @property
+    def account(self) -> Owner | None:
+        """Of a person."""
+
+
+C = TypeVar("C", bound=Known)
+
+
+class Access(Protocol[C]):
     """How the application knows its callers."""
 
-    async def caller(self, request: Request) -> Caller | None:
+    async def caller(self, request: Request) -> C | None:
         """Who asks; None for somebody unknown."""
 
-    async def denied(self, request: Request, caller: Caller, route: str) -> Response:
+    async def denied(self, request: Request, caller: C, route: str) -> Response:
         """Record and say that the role does not have this."""
 
     async def unknown(self, request: Request) -> Response:
@@ -77,7 +106,7 @@ class Access(Protocol):
     async def unchanged(self, request: Request) -> Response:
         """Where somebody goes who must first choose a password of their own."""
 
-    async def holds(self, request: Request, caller: Caller) -> bool:
+    async def holds(self, request: Request, caller: C) -> bool:
         """Whether what a caller was let in with still holds; asking does not make it last longer."""
 
 
@@ -85,14 +114,14 @@ class Guarded(Route):
     """A route that only some roles have."""
 
     def __init__(
-        self, path: str, endpoint: Endpoint, *, roles: frozenset[UserRole] | None, methods: Sequence[str] = ("GET",)
+        self, path: str, endpoint: Endpoint, *, roles: frozenset[Word] | None, methods: Sequence[str] = ("GET",)
     ) -> None:
         """Answer ``path`` for ``roles``; ``ANYBODY`` for those too who are not signed in."""
         self.roles = roles
         self.inner = endpoint
 
         async def checked(request: Request) -> Response:
-            access: Access = request.app.state.access
+            access: Access[Any] = request.app.state.access
             caller = await access.caller(request)
             request.state.caller = caller
             if roles is not None and caller is None:
@@ -121,17 +150,17 @@ def caller_of(request: Request) -> Caller:
 
 
 async def _while_it_holds(
-    events: AsyncIterable[Any], access: Access, request: Request, caller: Caller
+    events: AsyncIterable[Any], access: Access[Any], request: Request, caller: Known
 ) -> AsyncIterator[Any]:
     """An endless answer ends soon after the session that asked for it has, and says so to the page."""
     next_look = time.monotonic() + LEASE_S
     async for item in events:
-        yield item
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + LEASE_S
             if not await access.holds(request, caller):
                 yield event("over", {})
                 return
+        yield item
 
 
 def to_sign_in(request: Request) -> Response:

@@ -9,13 +9,15 @@
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "scanside_csrf"
@@ -67,12 +69,17 @@ class Rules:
         return out
 
 
+def _as_json(_: Request, status: int, why: str) -> Response:
+    return JSONResponse({"error": why}, status_code=status)
+
+
 class Guard:
     """ASGI middleware. Puts the page's token into ``request.state.csrf``; never buffers, so streams pass."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
-        """Guard ``app``."""
+    def __init__(self, app: ASGIApp, rules: Rules, refused: Callable[[Request, int, str], Response] = _as_json) -> None:
+        """Guard ``app``; ``refused`` makes the answer to what does not pass, from its status and the reason."""
         self._app = app
+        self._refused = refused
         self._rules = rules
         self._headers = rules.headers()
         self._cookie = f"__Host-{COOKIE}" if rules.secure else COOKIE
@@ -107,7 +114,8 @@ class Guard:
 
         if refusal is not None:
             status, why = refusal
-            await _answer(send_with_headers, status, why)
+            answer = self._refused(Request(scope, receive), status, why)
+            await answer(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 
@@ -169,10 +177,3 @@ def without_port(host: str) -> str:
     if host.startswith("["):
         return host[: host.find("]") + 1].lower()
     return host.partition(":")[0].lower()
-
-
-async def _answer(send: Send, status: int, why: str) -> None:
-    body = json.dumps({"error": why}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

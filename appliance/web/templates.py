@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from appliance.records import Detail
 from appliance.web.assets import Assets
 from appliance.web.i18n import LOCALES, Catalogues, language_of
+
+#: A part of a sentence that names a command of ours, or an option of one.
+_COMMAND = re.compile(r"'scanside [a-z]|(?<!\S)--[a-z]")
 
 
 class Templates:
@@ -52,11 +56,16 @@ def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogu
     def told(detail: Detail) -> str:
         return detail.told(translations.gettext)
 
+    def in_words(why: str) -> tuple[str, bool]:
+        own = translations.gettext(why) if why else why
+        return without_commands(own), own == why and locale != "en"
+
     environment.filters |= {
         "text": text,
         "told": told,
         "clock": clock,
         "epoch_ms": epoch_ms,
+        "in_words": in_words,
         "moment": moment,
         "second": second,
     }
@@ -66,6 +75,7 @@ def _environment(folders: tuple[Path, ...], assets: Assets, catalogues: Catalogu
         "locale": locale,
         "lang": tag,
         "locales": LOCALES,
+        "zone": zone,
     }
     return environment
 
@@ -83,6 +93,17 @@ def moment(at: datetime) -> str:
 def second(at: datetime) -> str:
     """The same with seconds."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def zone() -> str:
+    """The box's time zone, by which every page tells the time: ``UTC+08:00``."""
+    text = datetime.now().astimezone().strftime("%z")
+    return f"UTC{text[:3]}:{text[3:5]}"
+
+
+def without_commands(why: str) -> str:
+    """Why something was not done, without what only helps who sits at a command line."""
+    return "; ".join(part for part in why.split("; ") if not _COMMAND.search(part)) or why
 
 
 def epoch_ms(at: datetime) -> int:

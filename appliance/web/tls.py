@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 
 from appliance.dicom.bcp195 import harden
@@ -25,3 +26,18 @@ def server_context(certificate_path: Path, key_path: Path) -> ssl.SSLContext:
             "give PEM files that belong together and that the service may read"
         ) from error
     return context
+
+
+def validity(certificate_path: Path) -> tuple[datetime, datetime]:
+    """From when until when the certificate holds that a PEM file shows first: a server's own.
+
+    Raises:
+        ConfigError: The file cannot be read or holds no certificate.
+    """
+    from cryptography import x509  # asked for once, by a box with TLS
+
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{certificate_path}: no certificate can be read: {error}; give a PEM file") from error
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc

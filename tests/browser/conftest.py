@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from urllib.parse import urlsplit
 
 import pytest
 import web_kit
@@ -95,13 +96,24 @@ def serve(store, scenes):
 
 @pytest.fixture
 def troubles():
-    """``troubles(page)``: a list that fills with console errors, exceptions and requests to elsewhere."""
+    """``troubles(page)``: a list that fills with console errors, exceptions and requests to elsewhere.
+
+    Elsewhere is every origin but that of the first page that it opens.
+    """
 
     def watch(page):
-        found = []
+        found, own = [], []
+
+        def ask(request):
+            url = urlsplit(request.url.removeprefix("blob:"))
+            if not own and request.is_navigation_request():
+                own.append((url.scheme, url.netloc))
+            if (url.scheme, url.netloc) not in own:
+                found.append(request.url)
+
         page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: found.append(str(error)))
-        page.on("request", lambda request: None if "127.0.0.1" in request.url else found.append(request.url))
+        page.on("request", ask)
         return found
 
     return watch

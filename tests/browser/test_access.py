@@ -88,6 +88,7 @@ def test_an_administrator_adds_a_person_and_pairs_a_screen(serve, browser, troub
     assert store.screens.all()[0].paired_at is not None
     page.goto(f"{address}/screens")
     page.click("[data-testid='screen-CT-1 console'] button")
+    page.fill("dialog[open] [name=reason]", "the console is scrapped")
     page.click("dialog[open] .danger")
     page.wait_for_selector("[data-testid=screens]", state="detached")
     kiosk.goto(f"{address}/alert")

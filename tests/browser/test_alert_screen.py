@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 
-import httpx
 import pytest
-from web_kit import COOKIE, browser_cookie, session
+from web_kit import browser_cookie
 
-from appliance.clock import SystemClock
 from appliance.config import Config
 from appliance.records import Detail, Outcome
-from appliance.screen import screen_app
 from appliance.store.facts import Kind
-from appliance.web.server import WebServer
 
-#: State: where its words stand, and what they are in both languages.
-WORDS = {
-    "idle": ("hero", "Ready", "就绪"),
-    "receiving": ("hero", "Receiving images", "正在接收图像"),
-    "analysing": ("hero", "Analysing", "正在分析"),
-    "urgent": ("hero", "Suspected bleed in the head", "疑似颅内出血"),
-    "priority": ("hero", "Suspected pleural effusion", "疑似胸腔积液"),
-    "note": ("hero", "For information", "提示"),
-    "quality": ("hero", "lung bases cut off", "肺底未包全"),
-    "seen": ("seen-by", "Seen by Li Wei", "Li Wei 已于"),
-    "told": ("told", "Dr Chen told at", "通知 Dr Chen"),
-    "test": ("hero", "Test alert", "测试警示"),
-    "nothing-flagged": ("hero", "Nothing flagged", "AI 未作提示"),
-    "not-analysed": ("hero", "Images are missing", "图像缺失"),
-    "ai-down": ("ai-down", "AI NOT WORKING", "AI 不可用"),
-}
-#: Scenes whose state has another name.
-STATES = {"told": "seen"}
-BAND = {"en": "Evaluation, not for patient care", "zh_Hans_CN": "评估模式，不得用于诊疗"}
-FOOTER = {"en": "Not a diagnosis", "zh_Hans_CN": "不作为诊断依据"}
-
-OVERFLOW = """() => {
-  const out = [];
-  const root = document.documentElement;
-  if (root.scrollHeight > innerHeight || root.scrollWidth > innerWidth) out.push("page scrolls");
-  for (const box of document.querySelectorAll(".hero, .middle, .say, .words, .bottom, .level, aside")) {
-    if (box.scrollHeight > box.clientHeight + 1 && box.clientHeight && getComputedStyle(box).display !== "inline")
-      out.push(`${box.className || box.tagName}: ${box.scrollHeight} in ${box.clientHeight}`);
-    const at = box.getBoundingClientRect();
-    if (at.bottom > innerHeight + 1 || at.right > innerWidth + 1) out.push(`${box.className} leaves the screen`);
-  }
-  return out;
-}"""
+#: Keeps every note that is started, with how loud it gets on its way and whether that leads to the loudspeaker.
+HEAR = """
+  window.notes = [];
+  const ways = new Map();
+  const peaks = new Map();
+  const before = (kind, name, see) => {
+    const own = kind.prototype[name];
+    kind.prototype[name] = function (...given) {
+      see.call(this, ...given);
+      return own.apply(this, given);
+    };
+  };
+  before(AudioNode, "connect", function (next) { ways.set(this, next); });
+  before(AudioParam, "linearRampToValueAtTime", function (value) { peaks.set(this, value); });
+  before(AudioScheduledSourceNode, "start", function (at) {
+    let [loudness, last] = [1, this];
+    for (; ways.has(last); last = ways.get(last)) if (last.gain) loudness *= peaks.get(last.gain) ?? last.gain.value;
+    notes.push({ pitch: this.frequency.value, starts: at, loudness, isHeard: last === this.context.destination });
+  });
+"""
 
 
 @pytest.fixture
@@ -66,49 +43,6 @@ def shown(open_page, store, scenes):
         return open_page(query, *arguments, **options)
 
     return show
-
-
-@pytest.mark.req("R-SCREEN-01")
-@pytest.mark.req("R-SCREEN-05")
-@pytest.mark.parametrize("state", WORDS)
-def test_every_state_is_painted_in_both_languages_and_fits_a_small_panel(shown, state):
-    place, english, chinese = WORDS[state]
-    page = shown(state)
-    for locale, words in (("en", english), ("zh_Hans_CN", chinese)):
-        page.goto(page.url.split("?")[0] + f"?lang={locale}")
-        page.wait_for_selector("html[data-connection=live]")
-        assert page.locator("html").get_attribute("data-state") == STATES.get(state, state)
-        assert words in page.get_by_test_id(place).first.inner_text()
-        assert page.get_by_test_id("evaluation").inner_text() == BAND[locale]
-        assert FOOTER[locale] in page.locator("footer").inner_text()
-        for size in ({"width": 1280, "height": 800}, {"width": 800, "height": 480}, {"width": 1920, "height": 1080}):
-            page.set_viewport_size(size)
-            assert page.evaluate(OVERFLOW) == [], (locale, size)
-    assert page.troubles == []
-
-
-@pytest.mark.parametrize("scene", ["several", "backlog", "ai-down-with-alert", "quality-several", "overdue", "empty"])
-def test_crowded_and_empty_states_fit_a_small_panel(shown, scene):
-    page = shown(scene)
-    for locale in BAND:
-        page.goto(page.url.split("?")[0] + f"?lang={locale}")
-        page.wait_for_selector("html[data-connection=live]")
-        for size in ({"width": 1280, "height": 800}, {"width": 800, "height": 480}):
-            page.set_viewport_size(size)
-            assert page.evaluate(OVERFLOW) == [], (locale, size)
-    assert page.troubles == []
-
-
-@pytest.mark.req("R-SCREEN-07")
-@pytest.mark.parametrize("scene", [*WORDS, "several", "backlog", "ai-down-with-alert", "overdue"])
-def test_no_state_says_normal_or_negative_and_none_shows_a_whole_name(shown, scenes, scene):
-    text = shown(scene).locator("body").inner_text().lower()
-    for word in ("normal", "negative", "healthy", "absent", "正常", "阴性"):
-        assert word not in text
-    for person in (scenes.WANG, scenes.DOE, scenes.LI):
-        assert person.patient_id.lower() not in text
-    assert "xiaoming" not in text
-    assert "jane" not in text
 
 
 @pytest.mark.long  # a latency on a shared machine: not for every run
@@ -248,144 +182,6 @@ def test_nothing_flagged_says_what_was_and_was_not_looked_for(shown):
     assert "still need to be read" in page.get_by_test_id("hero").inner_text()
 
 
-@pytest.mark.req("R-SCREEN-02")
-def test_connection_lost_is_said_within_8_s_and_no_result_stays_visible(serve, open_page, write, scenes):
-    write(scenes.urgent)
-    server, address = serve()
-    page = open_page(address=address)
-    begun = time.monotonic()
-    server.stop()
-    page.wait_for_selector("html[data-connection=lost]", timeout=8000)
-    assert time.monotonic() - begun <= 8
-    assert page.get_by_test_id("lost").is_visible()
-    assert not page.get_by_test_id("hero").is_visible()
-    assert ":" in page.locator("#contact").inner_text()
-    assert "-" not in page.locator("#contact").inner_text()
-
-
-@pytest.mark.fault("T44")
-@pytest.mark.req("R-SCREEN-02")
-def test_a_server_that_hangs_is_noticed_as_one_that_is_gone(repo, open_page, browser, tmp_path):
-    code = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
-        from appliance.clock import SystemClock
-        from appliance.config import Config
-        from appliance.records import SYSTEM
-        from appliance.screen import screen_app
-        from appliance.store import Store
-        from appliance.web.server import WebServer
-        store = Store.open(Path(sys.argv[1]), SystemClock(), reserve_bytes=0)
-        store.screens.offer("CT1", (), "code", SYSTEM)
-        cookie = store.sessions.open(store.screens.pair("code"), "pairing")
-        print(WebServer(screen_app(store, Config(), {}, SystemClock()), port=0).start(), cookie, flush=True)
-        time.sleep(600)
-    """)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "other")], cwd=repo, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        port, cookie = process.stdout.readline().split()
-        address, context = f"http://127.0.0.1:{port}", browser()
-        context.add_cookies([{"name": COOKIE, "value": cookie, "url": address}])
-        page = open_page(address=address, context=context)
-        os.kill(process.pid, signal.SIGSTOP)
-        page.wait_for_selector("html[data-connection=lost]", timeout=8000)
-        os.kill(process.pid, signal.SIGCONT)
-        page.wait_for_selector("html[data-connection=live]", timeout=15000)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-@pytest.mark.req("R-SCREEN-02")
-def test_a_page_whose_script_never_ran_says_connection_lost(serve, signed_in, write, scenes):
-    write(scenes.urgent)
-    _, address = serve()
-    for options in ({"java_script_enabled": False}, {}):
-        page = signed_in(address, **options).new_page()
-        if not options:
-            page.route("**/alert.js", lambda route: route.fulfill(body="throw new Error('broken')"))
-        page.goto(f"{address}/alert")
-        page.wait_for_timeout(2300)  # the banner comes by itself, two seconds after the page
-        opacity = page.locator("#lost").evaluate("e => getComputedStyle(e).opacity") if not options else "1"
-        assert opacity == "1"
-        assert page.get_by_test_id("lost").is_visible()
-        assert not page.get_by_test_id("hero").is_visible()
-        if options:
-            assert "scripts" in page.locator("#lost").inner_text()
-
-
-@pytest.mark.req("R-SCREEN-04")
-def test_an_alert_missed_while_the_server_was_away_is_shown_and_sounds_once(serve, open_page, store, write, scenes):
-    server, address = serve()
-    port = int(address.rsplit(":", 1)[1])
-    page = open_page("", "--autoplay-policy=no-user-gesture-required", address=address)
-    write(scenes.urgent, scenes.LI)
-    page.wait_for_selector("html[data-chimes='1']")
-    server.stop()
-    page.wait_for_selector("html[data-connection=lost]", timeout=8000)
-    write(scenes.urgent, scenes.WANG)
-    serve(port)
-    page.wait_for_selector("html[data-connection=live]", timeout=15000)
-    page.wait_for_selector("html[data-chimes='2']")
-    assert page.locator(".result[data-alert]").count() == 1
-    assert page.locator(".item[data-alert]").count() == 1
-    page.wait_for_timeout(2500)
-    assert page.locator("html").get_attribute("data-chimes") == "2"
-
-
-@pytest.mark.req("R-SCREEN-04")
-def test_the_stream_replays_missed_rows_exactly_once(serve, store, write, scenes):
-    _, address = serve()
-    cookie = session(store)
-    ids, told = [], []
-
-    def read(last, enough):
-        headers = {"Last-Event-ID": str(last)} if last is not None else {}
-        headers["Cookie"] = f"{COOKIE}={cookie}"
-        with httpx.stream("GET", f"{address}/events", headers=headers, timeout=20) as answer:
-            name = ""
-            for line in answer.iter_lines():
-                if line.startswith("event: "):
-                    name = line[7:]
-                elif line.startswith("id: "):
-                    ids.append(int(line[4:]))
-                elif line.startswith("data: ") and name == "board":
-                    told.extend(fact["seq"] for fact in json.loads(line[6:])["facts"])
-                    if len(told) >= enough:
-                        return ids[-1]
-        raise AssertionError("the stream ended")
-
-    begun = store.journal.last_seq()
-    write(scenes.urgent)
-    last = read(begun, 2)
-    for _ in range(5):
-        write(scenes.urgent)
-    last = read(last, 12)
-    write(scenes.not_analysed)
-    read(last, 13)
-    expected = [fact.seq for fact in store.journal.after(begun) if fact.kind in {Kind.ALERT_RAISED, Kind.STUDY_OUTCOME}]
-    assert told == expected
-
-
-def test_streams_that_were_left_are_forgotten(serve, open_page, wait_until, scenes, store):
-    app = screen_app(store, Config(), scenes.packages(), SystemClock())
-    feed = app.state.feed
-    server = WebServer(app, port=0)
-    address = f"http://127.0.0.1:{server.start()}"
-    try:
-        page = open_page(address=address)
-        wait_until(lambda: feed.waiting == 1)
-        page.reload()
-        page.wait_for_selector("html[data-connection=live]")
-        page.close()
-        wait_until(lambda: feed.waiting == 0)
-    finally:
-        server.stop()
-
-
 @pytest.mark.req("R-FAULT-T23")
 @pytest.mark.fault("T23")
 def test_hostile_text_is_shown_as_text_and_runs_nothing(open_page, write, scenes):
@@ -412,18 +208,29 @@ def test_hostile_text_is_shown_as_text_and_runs_nothing(open_page, write, scenes
     assert page.troubles == []
 
 
-def test_the_whole_name_is_shown_on_a_tap_and_masked_again(shown, scenes):
-    page = shown("urgent")
+def test_the_whole_name_is_shown_on_a_tap_and_masked_again_also_while_the_box_is_away(serve, open_page, write, scenes):
+    write(scenes.urgent)
+    server, address = serve()
+    page = open_page(address=address)
     page.clock.install()
     page.reload()
     page.wait_for_selector("html[data-connection=live]")
     who = page.get_by_test_id("who")
     assert "W. X." in who.inner_text()
+    # A tap that shows nothing is said.
+    page.route("**/identity?**", lambda route: route.fulfill(status=503))
+    who.click()
+    page.get_by_test_id("failed").wait_for()
+    page.unroute("**/identity?**")
     who.click()
     page.wait_for_selector("text=WANG, XIAOMING")
     assert scenes.WANG.patient_id in who.inner_text()
+    server.stop()
     page.clock.run_for(21000)
-    assert "XIAOMING" not in page.locator("body").inner_text()
+    page.wait_for_selector("html[data-connection=lost]")
+    # Not only unseen: the panel keeps no whole name.
+    assert "W. X." in who.text_content()
+    assert "XIAOMING" not in page.content()
 
 
 def test_the_frame_flashes_at_one_and_a_half_hertz_and_the_text_does_not(shown):
@@ -455,38 +262,43 @@ def test_sound_that_a_browser_blocks_is_said_and_a_tap_turns_it_on(shown):
     page.wait_for_selector("html[data-chimes='1']")
 
 
-def test_category_2_passive_and_late_alerts_make_no_sound(open_page, store, write, scenes):
-    page = open_page("", "--autoplay-policy=no-user-gesture-required")
+def test_category_2_passive_and_late_alerts_make_no_sound(serve, open_page, signed_in, write, scenes):
+    _, address = serve()
+    context = signed_in(address, "screen", "--autoplay-policy=no-user-gesture-required")
+    context.add_init_script(HEAR)
+    page = open_page(context=context, address=address)
     page.wait_for_selector("html[data-sound=on]")
     write(scenes.priority)
     write(scenes.priority, category=1, active=0, chime=0)
     late = write(scenes.urgent, chime=0)
     page.wait_for_selector(f"[data-alert='{late}']")
     assert page.locator("html").get_attribute("data-chimes") is None
+    assert page.evaluate("notes") == []
     write(scenes.urgent)
     page.wait_for_selector("html[data-chimes='1']")
+    notes = page.evaluate("notes")
+    assert [round(note["pitch"]) for note in notes] == [659, 880] * 2
+    assert all(note["isHeard"] and note["loudness"] >= 0.25 for note in notes), notes
+    assert [note["starts"] for note in notes] == sorted(note["starts"] for note in notes)
 
 
-def height(page, selector):
-    """In one call: between two, the board may be drawn anew and the element be gone."""
-    return page.evaluate("selector => document.querySelector(selector).getBoundingClientRect().height", selector)
-
-
-def test_buttons_fit_a_gloved_finger_and_the_alert_is_read_from_three_metres(shown):
+def test_an_alert_is_read_from_three_metres(shown):
     page = shown("urgent")
-    for size in ({"width": 1280, "height": 800}, {"width": 800, "height": 480}):
-        page.set_viewport_size(size)
-        assert height(page, "[data-acknowledge]") >= 64
-        assert height(page, "[data-testid=who]") >= 48
-        assert height(page, ".languages a") >= 48
-    page.set_viewport_size({"width": 1280, "height": 800})
     assert page.locator(".words h1").evaluate("e => parseFloat(getComputedStyle(e).fontSize)") >= 48
 
 
-def test_the_clock_moves_every_second(open_page, wait_until):
+def test_the_clock_moves_second_by_second(open_page):
     page = open_page()
-    first = page.get_by_test_id("clock").inner_text()
-    wait_until(lambda: page.get_by_test_id("clock").inner_text() != first, timeout_s=2.5)
+    page.evaluate("""() => {
+      const clock = document.getElementById("clock");
+      const seconds = () => clock.textContent.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+      window.shown = [seconds()];
+      new MutationObserver(() => { if (seconds() !== shown.at(-1)) shown.push(seconds()); })
+        .observe(clock, { childList: true, characterData: true, subtree: true });
+    }""")
+    # Three steps on end; a machine that is busy may draw a later one too late.
+    steps = "shown.slice(1).map((at, n) => (at - shown[n] + 86400) % 86400)"
+    page.wait_for_function(f"() => {steps}.join().includes('1,1,1')", timeout=60000)
 
 
 def test_the_picture_carries_its_warning_and_a_triage_package_has_none(shown, write, scenes, store):
@@ -535,10 +347,11 @@ def test_an_updated_box_gets_a_fresh_page(open_page):
 def test_page_and_style_are_small(open_page):
     page = open_page()
     sizes = page.evaluate(
-        "performance.getEntriesByType('resource').filter(r => /[.](js|css)$/.test(r.name)).map(r => r.decodedBodySize)"
+        "Object.fromEntries(performance.getEntriesByType('resource').filter(r => /[.](js|css)$/.test(r.name))"
+        ".map(r => [r.name.split('/').at(-1), r.decodedBodySize]))"
     )
-    assert len(sizes) == 3
-    assert sum(sizes) < 150_000
+    assert sorted(sizes) == ["alert.css", "alert.js", "base.css", "times.js"], "nothing of the other pages"
+    assert sum(sizes.values()) < 150_000
 
 
 CLINICAL = {
@@ -571,6 +384,7 @@ def test_who_was_told_is_recorded_by_keys_on_a_small_panel_and_its_facts_stand_i
     page.press("#tell-name", "Enter")
     page.wait_for_selector("[data-testid=told]")
     assert not page.locator("#tell").is_visible()
+    assert "PID-88172355" not in page.content(), "nor does it stay there unseen"
     assert "通知 Dr Chen" in page.get_by_test_id("told").inner_text()
     facts = [fact for fact in store.journal.of_study(1) if str(fact.kind).startswith("alert_")]
     assert [str(fact.kind) for fact in facts] == [
@@ -613,7 +427,6 @@ def test_whoever_is_signed_in_acknowledges_with_one_tap_and_can_try_whether_aler
     for one in (page, at_scanner):
         one.wait_for_selector("html[data-state=test]")
         assert "TEST" in one.get_by_test_id("hero").inner_text()
-        assert one.evaluate(OVERFLOW) == []
     at_scanner.wait_for_selector("html[data-chimes='2']")
     assert at_scanner.locator(".frame").evaluate("e => getComputedStyle(e).opacity") != "0"
     wait_until(lambda: store.alert_tests.open()[0].is_presented)
@@ -670,9 +483,9 @@ def test_keys_hide_names_switch_the_language_and_say_what_they_do_and_a_lost_act
     page.keyboard.press("p")
     assert page.locator(".who-line").first.evaluate("e => getComputedStyle(e).filter") == "none"
     page.keyboard.press("f")
-    page.wait_for_function("document.fullscreenElement !== null")
+    page.wait_for_function("() => document.fullscreenElement !== null")
     page.keyboard.press("f")
-    page.wait_for_function("document.fullscreenElement === null")
+    page.wait_for_function("() => document.fullscreenElement === null")
     # An acknowledgement that does not arrive is said, and the question stays open.
     page.route("**/acknowledge", lambda route: route.abort())
     page.keyboard.press("a")
@@ -684,6 +497,10 @@ def test_keys_hide_names_switch_the_language_and_say_what_they_do_and_a_lost_act
     page.click("#acknowledge .primary")
     wait_until(lambda: store.views.alert(alert).acknowledged_by == "Li Wei")
     page.wait_for_selector("#acknowledge", state="hidden")
+    # A name that does not come.
+    page.route("**/identity?**", lambda route: route.abort())
+    page.locator(".who[data-study]").first.click()
+    page.get_by_test_id("failed").wait_for()
     page.keyboard.press("l")
     page.wait_for_selector("html[lang=zh-Hans-CN]")
     assert [line for line in page.troubles if "net::ERR_FAILED" not in line] == []

@@ -128,6 +128,11 @@ def test_marks_lie_where_the_finding_is_at_every_size_and_are_off_until_asked_fo
     page.reload()
     page.wait_for_selector("[data-layer=overlay] polyline", state="attached")
     assert layer.is_visible()
+    page.keyboard.press("o")
+    page.wait_for_selector("[data-layer=overlay]", state="hidden")
+    assert page.get_by_test_id("marks").get_attribute("aria-pressed") == "false"
+    page.keyboard.press("o")
+    page.wait_for_selector("[data-layer=overlay] polyline", state="visible")
     page.keyboard.press("ArrowDown")
     page.wait_for_selector("[data-testid=at]:has-text('4 / 12')")
     becomes(page, "document.querySelectorAll('[data-layer=overlay] polyline').length === 0")
@@ -241,10 +246,15 @@ def test_black_and_white_are_right_in_both_polarities_and_windows_are_those_of_p
     address = serve_viewer()
     pixels = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint16) * 29
     shown = []
-    for photometric in ("MONOCHROME2", "MONOCHROME1"):
-        study, _ = images_kit.film(store, pixels, seed=photometric, photometric=photometric)
+    for photometric, side, word in (("MONOCHROME2", "L", "left side"), ("MONOCHROME1", "R", "right side")):
+
+        def on_a_side(ds, side=side):
+            ds.ImageLaterality = side
+
+        study, _ = images_kit.film(store, pixels, seed=photometric, photometric=photometric, change=on_a_side)
         page = look(study, address=address)
         shown.append(screen(page))
+        assert page.locator(".iv-about").inner_text().endswith(f" · {word}")
         assert [page.get_by_test_id(edge).inner_text() for edge in ("left", "right", "top", "bottom")] == [*"RLHF"]
         assert "at the detector" in page.get_by_test_id("scale").inner_text()
     assert np.abs(shown[0].astype(int) - shown[1]).max() <= 1
@@ -291,6 +301,33 @@ def test_black_and_white_are_right_in_both_polarities_and_windows_are_those_of_p
     assert page.troubles == []
 
 
+@pytest.mark.req("R-IMAGES-04")
+def test_a_film_that_is_shown_at_less_than_half_its_size_lies_where_it_lies_and_keeps_its_greys(look, store):
+    pixels = np.full((1021, 761), 1000, np.uint16)
+    pixels[201:601, 201:601] = 3000
+    # Lines finer than the screen are grey on it: across at the left, along at the right.
+    pixels[601:801:2, 201:401] = pixels[601:801, 401:601:2] = 3000
+    study, _ = images_kit.film(store, pixels)
+    page = look(study)
+    page.keyboard.press("6")
+    becomes(page, "document.querySelector('[data-testid=presets]').value === 'auto'")
+    shown = screen(page)
+    scale = shown.shape[0] / 1021
+    assert scale < 0.5
+    left = (shown.shape[1] - 761 * scale) / 2
+    block = np.array(bounds(shown[: round(590 * scale)] > 128))
+    assert np.abs(block[:3] - (left + 201 * scale, 201 * scale, left + 601 * scale)).max() <= 1
+    for from_column in (201, 401):
+        rows, columns = (620, 780), (from_column + 20, from_column + 180)
+        at = [slice(*(round(offset + one * scale) for one in side)) for offset, side in ((0, rows), (left, columns))]
+        fine = shown[tuple(at)]
+        assert (abs(fine.mean() - 128) < 12, fine.std() < 12) == (True, True), (fine.mean(), fine.std())
+    # Larger, every pixel of the frame is there again.
+    page.evaluate("document.querySelector('image-view').zoom = 3")
+    assert bounds(screen(page) > 250)[0] >= 0
+    assert page.troubles == []
+
+
 @pytest.mark.req("R-IMAGES-06")
 def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(look, serve_viewer, store, scenes, browser):
     study, datasets = images_kit.ct(store, images_kit.head(4))
@@ -309,6 +346,19 @@ def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(look, serve_viewer, s
     assert not screen(page).any()
     page.keyboard.press("ArrowDown")
     page.wait_for_selector("[data-testid=at]:has-text('3 / 4')")
+    # While a slice is on its way, news of the study leave the reader where they are going.
+    page.add_init_script(images_kit.HOLD)
+    page.reload()
+    page.wait_for_selector("[data-testid=place]:has-text('3 / 4')")
+    page.keyboard.press("End")
+    with page.expect_response(lambda answer: answer.url.endswith("/images")):
+        page.evaluate(
+            "(study) => document.body.dispatchEvent("
+            "new CustomEvent('scanside:facts', {detail: {seq: 1, studies: [study]}}))",
+            study,
+        )
+    page.evaluate("release()")
+    page.wait_for_selector("[data-testid=at]:has-text('4 / 4')")
     assert [one for one in page.troubles if "422" not in one] == []
     page = look(empty, address=address, state="empty")
     assert page.get_by_test_id("image-state").inner_text() == "This study has no images to show"

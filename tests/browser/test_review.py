@@ -57,9 +57,9 @@ def study(store, write, scenes):
     return number
 
 
-def see(page):
-    """As the viewer tells it when an image of each series was on the screen."""
-    for series in json.loads(page.get_attribute("#review", "data-facts"))["series"]:
+def see(page, most=None):
+    """As the viewer tells it when an image of each series, or of so many of them, was on the screen."""
+    for series in json.loads(page.get_attribute("#review", "data-facts"))["series"][:most]:
         page.evaluate(
             "series => document.querySelector('image-view').dispatchEvent(new CustomEvent('image-view:seen',"
             " {bubbles: true, detail: {series: Number(series), index: 0, picture: '1.1'}}))",
@@ -73,11 +73,17 @@ def quiet(troubles):
 
 
 @pytest.mark.req("R-REVIEW-04")
-def test_a_draft_outlives_a_conflict_a_session_that_ends_and_an_old_password(open_page, study, store):
+def test_a_draft_outlives_a_conflict_a_session_that_ends_and_an_old_password(open_page, study, store, write, scenes):
+    write(scenes.add_input, study, 1)
     radiologist = account(store, "radiologist")
     store.accounts.set_password(radiologist.id, Passwords().hashed(PASSWORD), SYSTEM, must_change=False)
     page = open_page(path=f"/studies/{study}/review", role="radiologist")
+    decisions = "document.querySelectorAll('[data-decision]:disabled').length"
+    assert page.evaluate(decisions) == 4
+    see(page, most=1)
+    assert page.evaluate(decisions) == 4, "one of two series was seen"
     see(page)
+    assert page.evaluate(decisions) == 0
     page.keyboard.press("e")
     page.select_option("#amend > .answer [data-part=side]", "left")
     page.click("[data-testid=add]")
@@ -171,10 +177,18 @@ def received(store):
 
 
 @pytest.mark.req("R-REVIEW-01", "R-REVIEW-03", "R-IMAGES-04")
-def test_a_box_drawn_with_the_mouse_is_signed_where_it_was_drawn_and_owed_as_a_revision(open_page, received, store):
+def test_a_box_drawn_with_the_mouse_is_signed_where_it_was_drawn_and_owed_as_a_revision(
+    open_page, received, store, serve, signed_in
+):
     study, uids = received
-    page = open_page(path=f"/studies/{study}/review", role="radiologist")
+    _, address = serve()
+    context = signed_in(address, "radiologist")
+    context.add_init_script(images_kit.HOLD)
+    page = open_page(context=context, address=address, path=f"/studies/{study}/review")
     # The decisions open when the real viewer tells that a slice was on the screen: it begins at the key slice.
+    page.wait_for_selector("html[data-asked]")
+    assert page.locator("[data-decision]:disabled").count() == 4
+    page.evaluate("release()")
     page.wait_for_selector("[data-testid=agree]:enabled")
     assert "3 / 12" in page.get_by_test_id("at").inner_text()
     page.get_by_test_id("slider").fill("7")
@@ -241,7 +255,7 @@ def test_who_reads_first_sees_no_place_of_the_ai_before_an_opinion_and_then_deci
     assert page.is_hidden("[data-testid=sending]")
     page.keyboard.press("Space")
     page.wait_for_selector("#sign:enabled")
-    assert "Not there" in page.inner_text("[data-testid=said]")
+    assert "Not there" in page.inner_text("[data-testid=says]")
     for button in page.locator(".decisions .button, .primary.wide").all():
         assert button.bounding_box()["height"] >= 64
     for label in page.locator("#why .chips label").all():
@@ -254,3 +268,130 @@ def test_who_reads_first_sees_no_place_of_the_ai_before_an_opinion_and_then_deci
     assert (review.decision, review.reason) == (ReviewDecision.DISAGREE, ReviewReason.ARTEFACT)
     assert store.db.one("SELECT opinion FROM review")[0] == "suspicious"
     assert page.troubles == []
+
+
+FOCUS = """(wanted) => {
+  const at = document.activeElement;
+  if (!at.matches(wanted)) return null;
+  const seen = [at, at.closest("label")].filter(Boolean).map((one) => getComputedStyle(one));
+  return seen.some((one) => one.outlineStyle === "solid" && parseFloat(one.outlineWidth) >= 3);
+}"""
+
+
+def tab_to(page, wanted):
+    """Go there by Tab; it must be reached, and be seen to have the focus."""
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        is_visible = page.evaluate(FOCUS, wanted)
+        if is_visible is not None:
+            assert is_visible, f"the focus on {wanted} cannot be seen"
+            return
+    raise AssertionError(f"Tab does not lead to {wanted}")
+
+
+def has_focus(page, wanted):
+    return page.evaluate("(wanted) => document.activeElement.matches(wanted)", wanted)
+
+
+@pytest.mark.req("R-REVIEW-01", "R-REVIEW-11")
+def test_every_decision_is_reached_filled_in_and_signed_by_keys_alone(open_page, received, store):
+    study, uids = received
+    page = open_page(path="/reviews", role="radiologist")
+
+    def sign(decision):
+        page.wait_for_selector("#sign:enabled")
+        page.keyboard.press("s")
+        page.wait_for_url("**/reviews?done=*")
+        review = store.reviews.of_study(study)[-1]
+        assert review.decision == decision
+        return review
+
+    def again():
+        tab_to(page, "[data-testid=done] a")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[data-testid=agree]:enabled")
+
+    # From the queue: agree.
+    tab_to(page, "[data-testid=open-next]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-testid=agree]:enabled")
+    page.keyboard.press("y")
+    sign("agree")
+    # Cannot judge: by Tab and Enter as well as by its letter.
+    again()
+    tab_to(page, "[data-testid=cannot-judge]")
+    page.keyboard.press("Enter")
+    sign("cannot_judge")
+    # Disagree: into the reasons, arrows, and out by Escape, so that letters are acts again.
+    again()
+    page.keyboard.press("n")
+    assert has_focus(page, "input[name=reason]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+    assert has_focus(page, "[data-testid=disagree]")
+    assert sign("disagree").reason == ReviewReason.ANATOMY
+    # Amend: code, side, category; then a box beside the key slice, moved, and back.
+    again()
+    page.keyboard.press("e")
+    assert has_focus(page, "#amend .chips input")
+    tab_to(page, "#amend [data-part=code]")
+    page.keyboard.type("Pneu")
+    tab_to(page, "#amend [data-part=side]")
+    page.keyboard.press("ArrowDown")
+    tab_to(page, "#amend [data-part=category]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+    assert has_focus(page, "[data-testid=amend]")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("[data-testid=at]:has-text('4 / 12')")
+    page.keyboard.press("b")
+    assert has_focus(page, ".iv-box")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    assert has_focus(page, "[data-testid=amend]")
+    assert "4" in page.inner_text("#amend > .answer [data-part=region]")
+    # A draft that comes back brings its box back to the picture.
+    page.reload()
+    page.wait_for_selector("[data-testid=restored]:visible")
+    page.wait_for_selector("image-view[data-state=shown]")
+    page.wait_for_selector("[data-testid=agree]:enabled")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector(".iv-box", state="visible")
+    refuted, added = sign("amend").findings
+    assert (refuted.finding, refuted.presence) == ("hyperdensity", "absent")
+    assert (added.code, added.side, added.category) == ("pneumothorax", "left", 1)
+    assert added.region.sop_instance_uid == uids[3]
+    assert added.region.points == ((25.0, 24.0), (40.0, 39.0))
+    # A missed finding: one too many is taken out again, and the keyboard is not lost with it.
+    again()
+    page.keyboard.press("e")
+    for _ in range(2):
+        tab_to(page, "#add")
+        page.keyboard.press("Enter")
+        assert has_focus(page, "[data-testid=what]")
+        page.keyboard.type("Pleural")
+    tab_to(page, "[data-testid=added-row]:last-child [data-part=drop]")
+    page.keyboard.press("Enter")
+    assert has_focus(page, "#add")
+    tab_to(page, "[data-testid=note]")
+    page.keyboard.type("yes, no, see")
+    page.keyboard.press("Escape")
+    assert has_focus(page, "[data-testid=amend]")
+    review = sign("amend")
+    assert [(one.finding, one.code) for one in review.findings] == [("hyperdensity", ""), ("", "pleural_effusion")]
+    assert review.note == "yes, no, see"
+    assert quiet(page.troubles) == []
+
+
+@pytest.mark.req("R-REVIEW-01", "R-REVIEW-11")
+def test_who_read_images_elsewhere_says_so_and_goes_on_by_keys(open_page, study, store):
+    page = open_page(path=f"/studies/{study}/review", role="radiologist")
+    assert page.is_disabled("[data-testid=agree]")
+    tab_to(page, "#elsewhere")
+    page.keyboard.press("Space")
+    page.keyboard.press("y")
+    page.wait_for_selector("#sign:enabled")
+    page.keyboard.press("s")
+    page.wait_for_url("**/reviews?done=*")
+    assert json.loads(store.db.one("SELECT seen FROM review")[0]) == {ELSEWHERE: 1}
+    assert quiet(page.troubles) == []

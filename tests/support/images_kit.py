@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, DictLoader
 
 from appliance.dicom.headers import read_header
 from appliance.records import AnalysisResult, FindingResult, Outcome, Received, Region
-from appliance.screen import display_child, images
+from appliance.screen import display_child, viewer
 from appliance.screen.app import screen_app
 from appliance.simulate.dicomize import ct_series, xray
 from appliance.simulate.phantom import Phantom
@@ -23,6 +23,18 @@ PAGE = """{% extends "shell.html" %}{% block title %}Images{% endblock %}{% bloc
 <div class="split"><div>{% include "viewer.html" %}</div><aside class="card">…</aside></div>
 {% endblock %}"""
 PACKAGE = "head-ct-hyperdensity"
+#: Of a page: pixels come when the test says so, by ``release()``; ``data-asked`` says that they were asked for.
+HOLD = """
+  const real = window.fetch;
+  let go;
+  const said = new Promise((told) => { go = told; });
+  window.release = go;
+  window.fetch = (...asked) => {
+    if (!/px=/.test(asked[0])) return real(...asked);
+    document.documentElement.dataset.asked = "";
+    return said.then(() => real(...asked));
+  };
+"""
 
 
 def part10(ds):
@@ -148,7 +160,7 @@ def app_with_viewer(store, config, packages, clock, *, editable=False):
         study_id = request.path_params["study_id"]
         study = (await context.pool.run(store.views.some, [study_id]))[study_id]
         values = await context.pool.run(
-            lambda: images.viewer_context(
+            lambda: viewer.viewer_context(
                 context, caller_of(request), study, locale=context.locale(request), editable=editable
             )
         )

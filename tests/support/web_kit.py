@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from appliance.web.passwords import Passwords
 from appliance.web.server import WebServer
 
 COOKIE = "scanside_session"
+AXE = Path(__file__).parents[1] / "browser" / "vendor" / "axe.min.js"
 #: What stands on pages for the person of each role.
 NAMES = {
     UserRole.VIEWER: "Vera Viewer",
@@ -66,6 +68,29 @@ def served(app, tls=None):
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.start()}"
     finally:
         server.stop()
+
+
+class Longer(Catalogues):
+    """English, each text longer by 40 % as a language may make it."""
+
+    def __init__(self):
+        super().__init__()
+        english = self._by_locale["en"]
+        for key, text in list(english._catalog.items()):
+            if isinstance(text, str) and key:
+                longer = max(1, round(len(text) * 0.4))
+                english._catalog[key] = text + " ~~~~~" * (longer // 6) + "~" * (longer % 6)
+
+
+def barriers(page, within="html", *, colours=True):
+    """What axe finds to be a serious barrier in an open page, or in one part of it; ``colours`` take the longest."""
+    if page.evaluate("typeof axe === 'undefined'"):
+        page.evaluate(AXE.read_text("utf-8"))
+    rules = "{}" if colours else "{'color-contrast': {enabled: false}}"
+    options = f"{{runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'], resultTypes: ['violations'], rules: {rules}}}"
+    report = page.evaluate(f"part => axe.run(document.querySelector(part), {options})", within)
+    serious = [one for one in report["violations"] if one["impact"] in {"serious", "critical"}]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in serious]
 
 
 class _Compiled(BytecodeCache):

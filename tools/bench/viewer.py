@@ -1,4 +1,4 @@
-"""The image viewer: how soon a child has the first pixels, and how soon prefetched images are on the screen."""
+"""The image viewer: how soon a child has the first pixels, how soon prefetched images are on the screen, and a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SLICES, _FILM, _SMALL_FILM = 300, (3000, 2500), (1700, 1400)
 _ROUNDS = 5
 _STEPS = 9
 _THROTTLE = 4
-_BOUND_MS = 50.0
+_OPEN_BOUND_MS, _STEP_BOUND_MS = 50.0, 16.0
 _SETTLED = "image-view[data-state=shown]"
 _TIMES = "performance.getEntriesByName('image-view:cached').map((one) => one.duration)"
 
@@ -67,7 +67,7 @@ def _fill(store: Any, slices: int) -> tuple[int, int, int]:
 
 
 def _children(store: Any, studies: dict[str, int]) -> list[Row]:
-    from appliance.screen.display import LIMITS
+    from appliance.screen.display_work import LIMITS
     from engines.child import run_limited
 
     told: dict[str, dict[str, list[float]]] = {}
@@ -107,11 +107,15 @@ def _children(store: Any, studies: dict[str, int]) -> list[Row]:
 
 
 def _browser(store: Any, studies: dict[str, int]) -> list[Row]:
-    figure = f"a prefetched image, wished -> on the screen, CPU throttled {_THROTTLE}x, median of {_STEPS}"
+    opened = f"a step to an image fetched ahead, wished -> on screen, CPU throttled {_THROTTLE}x, median of {_STEPS}"
+    stepped = f"a step to a slice that the page holds, wished -> on the screen, CPU as it is, median of {_STEPS}"
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         why = "not measured: Chromium or playwright is not installed"
-        return [Row(name="images", figure=figure, measured=why, bound=f"{_BOUND_MS:g} ms", ok=None)]
+        return [
+            Row(name="images", figure=opened, measured=why, bound=f"{_OPEN_BOUND_MS:g} ms", ok=None),
+            Row(name="images-step", figure=stepped, measured=why, bound=f"{_STEP_BOUND_MS:g} ms", ok=None),
+        ]
     import images_kit
     import web_kit
     from playwright.sync_api import sync_playwright
@@ -135,19 +139,22 @@ def _browser(store: Any, studies: dict[str, int]) -> list[Row]:
             browser.close()
     finally:
         server.stop()
-    middle = {name: statistics.median(times) for name, times in taken.items()}
-    slow = {name: middle[f"{name} {_THROTTLE}x"] for name in studies}
-    fast = {name: middle[f"{name} 1x"] for name in studies}
     return [
-        Row(
-            name="images",
-            figure=figure,
-            measured=", ".join(f"{name} {slow[name]:.0f} ms (unthrottled {fast[name]:.0f} ms)" for name in studies),
-            bound=f"{_BOUND_MS:g} ms",
-            ok=max(slow.values()) <= _BOUND_MS,
-            details={name: [round(one, 1) for one in times] for name, times in taken.items()},
-        )
+        _row("images", opened, {name: taken[f"{name} {_THROTTLE}x"] for name in studies}, _OPEN_BOUND_MS),
+        _row("images-step", stepped, {name: taken[f"{name} 1x"] for name in studies}, _STEP_BOUND_MS),
     ]
+
+
+def _row(name: str, figure: str, taken: dict[str, list[float]], bound_ms: float) -> Row:
+    middle = {what: statistics.median(times) for what, times in taken.items()}
+    return Row(
+        name=name,
+        figure=figure,
+        measured=", ".join(f"{what} {ms:.0f} ms" for what, ms in middle.items()),
+        bound=f"{bound_ms:g} ms",
+        ok=max(middle.values()) <= bound_ms,
+        details={what: [round(one, 1) for one in times] for what, times in taken.items()},
+    )
 
 
 def _steps(context: Any, address: str, throttle: int) -> list[float]:

@@ -1,5 +1,7 @@
 // The alert screen. The server paints; this script swaps what it painted, proves that it is alive, sounds, and sends
 // what is done at it. All times are measured on performance.now(): the machine's clock may jump.
+import { elapsed, wall } from "./times.js";
+
 const STALE_MS = 6000; // three beats; the banner is up well within 8 s
 const RECONNECT_MS = 3000;
 const REVEAL_MS = 20000;
@@ -114,45 +116,26 @@ async function post(address, body) {
 }
 
 // Time ---------------------------------------------------------------------------------------------------------
-const two = (n) => String(n).padStart(2, "0");
 const serverNow = () => server.now + (performance.now() - server.at);
-
-function wall(ms) {
-  const at = new Date(ms + server.offset * 60000);
-  return `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}:${two(at.getUTCSeconds())}`;
-}
-
-function elapsed(ms) {
-  const s = Math.max(0, Math.floor(ms / 1000));
-  const hours = Math.floor(s / 3600);
-  const minutes = Math.floor(s / 60) % 60;
-  return hours ? `${hours}:${two(minutes)}:${two(s % 60)}` : `${minutes}:${two(s % 60)}`;
-}
 
 function tick() {
   const now = performance.now();
   if (aliveAt !== null && now - aliveAt > STALE_MS && root.dataset.connection === "live") {
     root.dataset.connection = "lost";
     for (const open of document.querySelectorAll("dialog[open]")) open.close();
-    document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at));
+    document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at), server.offset);
   }
   const isLost = root.dataset.connection !== "live";
   if (isLost && now - triedAt > RECONNECT_MS) connect();
   if (pausedUntil !== null && now >= pausedUntil) unpause();
   if (pausedUntil !== null) document.getElementById("pause-left").textContent = elapsed(pausedUntil - now);
+  if (revealed && now > revealed.until) mask(); // also while the box is away
   if (!server || isLost) return;
   repeat(now);
-  document.getElementById("clock").textContent = wall(serverNow());
+  document.getElementById("clock").textContent = wall(serverNow(), server.offset);
   for (const time of board.querySelectorAll("time.since")) time.textContent = elapsed(serverNow() - Number(time.dataset.since));
   for (const slow of board.querySelectorAll("[data-slow]")) {
     slow.hidden = serverNow() - Number(slow.dataset.slow) < Number(slow.dataset.afterMs);
-  }
-  if (revealed && now > revealed.until) {
-    revealed = null;
-    for (const who of board.querySelectorAll(".who[data-shown]")) {
-      who.querySelector(".who-line").textContent = who.dataset.shown;
-      delete who.dataset.shown;
-    }
   }
 }
 
@@ -189,7 +172,6 @@ function unpause() {
 
 function ring() {
   soundedAt = performance.now();
-  root.dataset.chimes = String((chimes += 1));
   for (const [start, pitch] of [[0, 659.3], [0.22, 880], [0.9, 659.3], [1.12, 880]]) {
     const note = sound.createOscillator();
     const volume = sound.createGain();
@@ -202,6 +184,7 @@ function ring() {
     note.start(at);
     note.stop(at + 0.65);
   }
+  root.dataset.chimes = String((chimes += 1));
 }
 
 function openSound() {
@@ -252,7 +235,10 @@ async function acknowledge(name) {
 function notDone(id) {
   const error = document.getElementById(id);
   error.hidden = false;
-  if (error.closest("dialog").open) return;
+  if (!error.closest("dialog").open) sayFailed();
+}
+
+function sayFailed() {
   const failed = document.getElementById("failed");
   failed.hidden = false;
   setTimeout(() => { failed.hidden = true; }, 8000);
@@ -325,9 +311,12 @@ async function decide() {
 }
 
 async function showIdentity(study) {
-  const answer = await fetch(`/studies/${study}/identity?lang=${root.dataset.locale}`);
-  if (!answer.ok) return;
-  const whose = await answer.json();
+  const asked = fetch(`/studies/${study}/identity?lang=${root.dataset.locale}`);
+  const whose = await asked.then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+  if (!whose) {
+    sayFailed();
+    return;
+  }
   const text = [whose.name, whose.patient_id, whose.birth_date, whose.accession_number].filter(Boolean).join("  ·  ");
   revealed = { study, text, until: performance.now() + REVEAL_MS };
   reveal();
@@ -339,6 +328,14 @@ function reveal() {
   const line = who.querySelector(".who-line");
   who.dataset.shown ??= line.textContent.replace(/\s+/g, " ").trim();
   line.textContent = revealed.text;
+}
+
+function mask() {
+  revealed = null;
+  for (const who of board.querySelectorAll(".who[data-shown]")) {
+    who.querySelector(".who-line").textContent = who.dataset.shown;
+    delete who.dataset.shown;
+  }
 }
 
 // What a key or a line of the list of keys does.
@@ -401,6 +398,8 @@ tellForm.addEventListener("submit", (event) => {
   event.preventDefault(); // after the browser has seen that everything is filled in
   if (tellForm.elements.received_by.value.trim() && (isPerson || tellForm.elements.name.value.trim())) told();
 });
+// Nobody's whole identity stays in the page.
+tell.addEventListener("close", () => { document.getElementById("tell-who").textContent = ""; });
 test?.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
   beginTest();

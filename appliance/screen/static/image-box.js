@@ -11,6 +11,7 @@ export class Box {
   #past = [];
   #drag = null;
   #view = null;
+  #before = null; // where the keyboard was
   value = null; // {x, y, w, h} in pixels of the image
 
   // told(value) is called after every change; value is null where the box is gone.
@@ -89,6 +90,7 @@ export class Box {
     const { cols, rows } = this.#view;
     const [w, h] = [Math.max(1, Math.round(cols / 4)), Math.max(1, Math.round(rows / 4))];
     this.change({ x: Math.round((cols - w) / 2), y: Math.round((rows - h) / 2), w, h });
+    if (document.activeElement !== this.#shape) this.#before = document.activeElement;
     this.#shape.focus();
   }
 
@@ -120,11 +122,19 @@ export class Box {
       this.change(this.#inside(key.shiftKey ? { x, y, w: w + dx, h: h + dy } : { x: x + dx, y: y + dy, w, h }));
     } else if (key.key === "Delete" || key.key === "Backspace") {
       this.change(null);
+      this.#leave();
+    } else if (key.key === "Escape") {
+      this.#leave();
     } else {
       return;
     }
     key.preventDefault();
     key.stopPropagation();
+  }
+
+  #leave() {
+    if (this.#before?.isConnected) this.#before.focus();
+    this.#shape.blur();
   }
 
   #set(value) {

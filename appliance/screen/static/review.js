@@ -1,10 +1,10 @@
 // The review page. What was entered is a draft in this tab (sessionStorage: it holds words about a patient, and goes
 // with the tab); it survives a conflict, a session that is over and a box that does not answer.
+import { fill, part, picked, place, read, word } from "./review-rows.js";
 import { csrf } from "./shell.js";
 
 const page = document.getElementById("review");
 const facts = JSON.parse(page.dataset.facts);
-const word = (name) => page.dataset[`word${name}`];
 const $ = (id) => document.getElementById(id);
 const KEY = `review:${facts.study}`;
 const NOTE_MAX = $("note").maxLength;
@@ -40,6 +40,11 @@ function restore() {
     if (row) fill(row, given);
   }
   for (const given of draft.added) fill(add(), given);
+  customElements.whenDefined("image-view").then(() => {
+    for (const { region } of [...draft.answers, ...draft.added]) {
+      if (region) document.querySelector("image-view").setRegion(region.picture, region);
+    }
+  });
   $("restored").hidden = false;
   if (isOld) tell(word("Changed"));
 }
@@ -48,9 +53,6 @@ function check(name, value) {
   const found = [...document.getElementsByName(name)].find((one) => one.value === value);
   if (found) found.checked = true;
 }
-
-const picked = (name, within = document) => within.querySelector(`input[name="${name}"]:checked`)?.value ?? "";
-const part = (row, name) => row.querySelector(`[data-part="${name}"]`);
 
 function collect() {
   draft.note = $("note").value;
@@ -62,27 +64,6 @@ function collect() {
     const [analysis, finding, code] = part(row, "what").value.split(":");
     return { ...read(row), analysis: Number(analysis), finding, code, added: true, presence: "present" };
   });
-}
-
-function read(row) {
-  const presence = row.querySelector(".chips input:checked")?.value ?? "present";
-  const given = { presence };
-  if (presence !== "present") return given;
-  given.code = part(row, "code")?.value ?? "";
-  given.side = part(row, "side").value;
-  given.category = part(row, "category").value ? Number(part(row, "category").value) : null;
-  given.region = row.dataset.region ? JSON.parse(row.dataset.region) : null;
-  return given;
-}
-
-function fill(row, given) {
-  const presence = [...row.querySelectorAll(".chips input")].find((one) => one.value === given.presence);
-  if (presence) presence.checked = true;
-  if (part(row, "what")) part(row, "what").value = `${given.analysis}:${given.finding}:${given.code}`;
-  if (part(row, "code")) part(row, "code").value = given.code ?? "";
-  part(row, "side").value = given.side ?? "";
-  part(row, "category").value = given.category ?? "";
-  place(row, given.region ?? null);
 }
 
 // -- what may be done ------------------------------------------------------------------------------------------------
@@ -147,13 +128,6 @@ function aim(row) {
   target?.classList.add("target");
 }
 
-function place(row, region) {
-  if (region) row.dataset.region = JSON.stringify(region);
-  else delete row.dataset.region;
-  part(row, "region").textContent = region ? word("Box").replace("#n", region.index + 1) : word("NoBox");
-  part(row, "no-box").hidden = !region;
-}
-
 document.addEventListener("image-view:seen", ({ detail }) => {
   const series = String(detail.series);
   const isFirst = !draft.seen[series];
@@ -181,12 +155,23 @@ page.addEventListener("click", (event) => {
   if (row && button.dataset.part === "use-box") {
     if (box) place(row, box); else part(row, "region").textContent = word("Draw");
   }
-  if (row && button.dataset.part === "no-box") place(row, null);
-  if (row && button.dataset.part === "drop") row.remove();
+  // What goes away hands the keyboard on.
+  if (row && button.dataset.part === "no-box") {
+    place(row, null);
+    part(row, "use-box").focus();
+  }
+  if (row && button.dataset.part === "drop") {
+    row.remove();
+    $("add").focus();
+  }
   if (button.id === "add") part(add(), "what").focus();
   if (row || button.id === "add") { save(); refresh(); }
 });
-$("elsewhere")?.addEventListener("change", (event) => { draft.seen.elsewhere = event.target.checked ? 1 : 0; });
+$("elsewhere")?.addEventListener("change", (event) => {
+  draft.seen.elsewhere = event.target.checked ? 1 : 0;
+  save();
+  refresh();
+});
 
 // -- what will be sent, and signing ----------------------------------------------------------------------------------
 
@@ -250,7 +235,7 @@ async function sign(password = "") {
     if (told.conflict) {
       $("proof").close();
       tell(told.by ? word("Conflict").replace("#name", told.by).replace("#time", told.at) : word("Images"));
-      $("conflict").scrollIntoView({ block: "center" });
+      $("reload").focus();
       return;
     }
     $("proof").close();
@@ -279,9 +264,17 @@ $("reload").addEventListener("click", () => { save(); location.reload(); });
 $("discard").addEventListener("click", () => { sessionStorage.removeItem(KEY); location.reload(); });
 
 const KEYS = { y: "agree", n: "disagree", e: "amend", u: "cannot_judge" };
+// Escape leaves what was opened; the keys of the page are at hand again.
+page.addEventListener("keydown", (key) => {
+  if (key.key !== "Escape" || !key.target.closest("#why, #amend, #note, #opinion")) return;
+  key.preventDefault();
+  const decided = document.querySelector('[data-decision][aria-checked="true"]:enabled');
+  if (decided) decided.focus();
+  else key.target.blur();
+});
 document.addEventListener("keydown", (key) => {
   if (key.ctrlKey || key.metaKey || key.altKey || key.repeat) return;
-  if (key.target.closest("dialog[open], textarea, select") || key.target.closest("input:not([type=range], [type=radio])")) return;
+  if (key.target.closest("dialog[open], textarea, select") || key.target.closest("input:not([type=range], [type=radio], [type=checkbox])")) return;
   const pressed = key.key.toLowerCase();
   if (KEYS[pressed]) { key.preventDefault(); decide(KEYS[pressed]); }
   if (pressed === "s" && !$("sign").disabled && !$("sending").hidden) { key.preventDefault(); sign(); }

@@ -59,6 +59,7 @@ class ScreenChanged(Body):
     screen: str
     change: str
     sources: tuple[str, ...] = ()
+    reason: str = ""
 
 
 class TokenChanged(Body):

@@ -1,5 +1,7 @@
 // What every page but the alert screen shares: the token of acts, proof of life, and news for those who ask for them.
 // All times are measured on performance.now(): the machine's clock may jump.
+import { elapsed, wall } from "./times.js";
+
 const STALE_MS = 6000; // three beats; the banner is up well within 8 s
 const RECONNECT_MS = 3000;
 
@@ -22,8 +24,17 @@ export async function post(address, body) {
     body: JSON.stringify(body),
   });
   if (answer.ok) return answer.status === 204 ? null : answer.json();
+  if (answer.headers.has("X-Trouble")) say(answer.headers.get("X-Trouble"));
   const told = await answer.json().catch(() => ({}));
   throw Object.assign(new Error(told.error ?? String(answer.status)), { status: answer.status });
+}
+
+// Says under the bar why an act was not done: one of the texts that the page brought for it.
+export function say(what) {
+  const said = document.getElementById("said");
+  said.textContent = said.dataset[what] ?? said.dataset.failed;
+  said.hidden = false;
+  said.scrollIntoView({ block: "nearest" });
 }
 
 // What a page asks by itself keeps nobody signed in.
@@ -34,16 +45,23 @@ document.addEventListener("htmx:configRequest", (event) => {
   const { triggeringEvent } = event.detail;
   if (!triggeringEvent?.isTrusted) Object.assign(event.detail.headers, BACKGROUND);
 });
-// A session that is over: htmx would swap nothing and say nothing.
+// htmx would swap nothing and say nothing. 401: the session is over.
 document.addEventListener("htmx:responseError", (event) => {
-  if (event.detail.xhr.status === 401) location.reload();
+  const { xhr } = event.detail;
+  if (xhr.status === 401) location.reload();
+  else say(xhr.getResponseHeader("X-Trouble") ?? "failed");
+});
+// What a page asks again and again is told by the beat.
+document.addEventListener("htmx:sendError", (event) => {
+  if (event.detail.requestConfig.verb !== "get") say("away");
 });
 
 // A page with data-live hears of journal rows: "scanside:facts" on the document, {seq, studies: [ids]}.
 function connect() {
   if (source) source.close();
   triedAt = performance.now();
-  source = new EventSource(seq === null ? "/events/page" : `/events/page?after=${seq}`);
+  const after = seq === null ? "" : `&after=${seq}`;
+  source = new EventSource(`/events/page?lang=${root.dataset.locale}${after}`);
   source.addEventListener("facts", (message) => {
     const data = JSON.parse(message.data);
     seq = data.seq;
@@ -59,8 +77,19 @@ function connect() {
     server = { now: beat.now, offset: beat.offset_min, at: performance.now() };
     seq = beat.seq;
     root.dataset.ai = beat.ai;
+    shout("overdue", beat.overdue, "overdue-count", beat.overdue);
+    shout("fault", beat.fault, "fault-text", beat.fault);
     alive();
   });
+}
+
+// A band in the bar, for whom the page has one.
+function shout(id, isUp, part, text) {
+  const band = document.getElementById(id);
+  if (!band) return;
+  const place = document.getElementById(part);
+  if (isUp && place.textContent !== String(text)) place.textContent = text;
+  band.hidden = !isUp;
 }
 
 function alive() {
@@ -69,31 +98,18 @@ function alive() {
   tick();
 }
 
-const two = (n) => String(n).padStart(2, "0");
 export const serverNow = () => (server ? server.now + (performance.now() - server.at) : Date.now());
-
-export function wall(ms) {
-  const at = new Date(ms + (server?.offset ?? 0) * 60000);
-  return `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}:${two(at.getUTCSeconds())}`;
-}
-
-export function elapsed(ms) {
-  const s = Math.max(0, Math.floor(ms / 1000));
-  const hours = Math.floor(s / 3600);
-  const minutes = Math.floor(s / 60) % 60;
-  return hours ? `${hours}:${two(minutes)}:${two(s % 60)}` : `${minutes}:${two(s % 60)}`;
-}
 
 function tick() {
   const now = performance.now();
   if (aliveAt !== null && now - aliveAt > STALE_MS && root.dataset.connection === "live") {
     root.dataset.connection = "lost";
-    document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at));
+    document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at), server.offset);
   }
   const isLost = root.dataset.connection !== "live";
   if (isLost && now - triedAt > RECONNECT_MS) connect();
   if (!server || isLost) return;
-  document.getElementById("clock").textContent = wall(serverNow());
+  document.getElementById("clock").textContent = wall(serverNow(), server.offset);
   for (const time of document.querySelectorAll("time.since")) time.textContent = elapsed(serverNow() - Number(time.dataset.since));
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from admin_kit import FakeTools, settings_in
 from starlette.responses import PlainTextResponse
 from web_kit import Browser, account, session
 
@@ -16,7 +17,7 @@ from appliance.config import Config
 from appliance.records import SYSTEM, UserRole
 from appliance.screen import screen_app
 from appliance.store.facts import Kind
-from appliance.web.access import BEFORE_CHANGE
+from appliance.web.access import BEFORE_CHANGE, Guarded
 
 pytestmark = [pytest.mark.req("R-ACCESS-02", "R-FAULT-T42"), pytest.mark.fault("T42")]
 
@@ -113,6 +114,8 @@ GET  /health
 GET  /health/series
 GET  /health/series.csv
 GET  /health/bundle.zip
+POST /health/acknowledge
+POST /health/shelve
 """
 ADMINISTRATOR = """
 GET  /users
@@ -132,6 +135,7 @@ POST /models/{name}/{version}/rollback
 POST /models/{name}/{version}/build
 POST /models/{name}/{version}/points/{finding}
 POST /models/cancel-build
+POST /models/install
 GET  /audit
 GET  /audit/chain
 POST /audit/chain
@@ -192,6 +196,69 @@ def table():
 @pytest.fixture
 def app(store, clock, scenes):
     return screen_app(store, Config.model_validate({"screen": {"oidc": OIDC}}), scenes.packages(), clock)
+
+
+#: What each address tells the journal that somebody looked at.
+LOOKS = {
+    "/studies": "worklist",
+    "/api/worklist": "worklist",
+    "/studies/{study_id:int}": "study",
+    "/studies/{study_id:int}/review": "study",
+    "/studies/{study_id:int}/identity": "identity",
+    "/studies/{study_id:int}/images": "images",
+    "/studies/{study_id:int}/images/{series_id:int}/{picture}": "images",
+    "/studies/{study_id:int}/images/{series_id:int}/{picture}/overlay": "images",
+    "/studies/{study_id:int}/images/{series_id:int}/{picture}/preview.png": "images",
+    "/alerts/{alert_id:int}/picture": "picture",
+    "/alerts/{alert_id:int}/communication": "communication",
+    "/api/v1/studies": "state",
+    "/api/v1/studies/{study_id:int}": "state",
+    "/reviews": "reviews",
+    "/statistics": "statistics",
+    "/critical-values": "register",
+    "/critical-values.csv": "register export",
+    "/audit": "audit",
+    "/audit/export": "audit export",
+    "/settings/export.yaml": "settings export",
+    "/health/bundle.zip": "support bundle",
+}
+#: Shown by itself while somebody watches; whom an alert reached is told by the alert's own facts (ADR 0033).
+WATCHED = {"/alert", "/events", "/events/page", "/api/board", "/api/v1/alerts", "/api/v1/events"}
+#: They lead to an address that tells, or have nothing of a patient.
+NOTHING_TO_TELL = {
+    *("/", "/IHEInvokeImageDisplay", "/account", "/api/v1/health", "/health", "/health/series", "/health/series.csv"),
+    *("/destinations", "/models", "/models/{name}/{version}/points/{finding}", "/users", "/users/{account_id:int}"),
+    *("/screens", "/audit/chain", "/settings", "/settings/file", "/settings/{section}", "/setup/sheet"),
+    *("/setup/test/state", "/setup/{step}", "/setup/{step}/check"),
+}
+VALUES = {"picture": "1.0", "section": "site", "step": "receive", "name": "a-package", "version": "1", "finding": "x"}
+
+
+def test_every_look_at_patient_data_and_every_file_that_leaves_the_box_is_a_fact(store, clock, scenes, write, tmp_path):
+    shown = store.spool.write_blob("pictures", scenes.picture(16), suffix=".png")
+    assert write(scenes.urgent, pictures=(shown,)) == 1
+    tools = FakeTools(settings_in(tmp_path, f"state_path: {tmp_path}\n"))
+    app = screen_app(store, tools.settings.loaded.config, scenes.packages(), clock, tools)
+    routes = {
+        route.path: {str(role) for role in route.roles}
+        for route in app.routes
+        if isinstance(route, Guarded) and "GET" in route.methods and route.roles is not None
+    }
+    assert set(routes) == LOOKS.keys() | WATCHED | NOTHING_TO_TELL, "a new address: does it tell who looks?"
+    told = {}
+    for path, roles in routes.items():
+        if "events" in path:  # they never end
+            continue
+        clock.advance(601)  # what is looked at again within ten minutes is one look
+        role, before = next(one for one in ("administrator", "radiologist") if one in roles), store.journal.last_seq()
+        asked = re.sub(r"{(\w+)(:int)?}", lambda found: VALUES.get(found[1], "1"), path)
+        with Browser(app, session(store, role)) as browser:
+            answer = browser.get(asked, params={"accession_number": scenes.WANG.accession_number, "ids": "1"})
+        assert answer.status_code != 403, path
+        rows = store.journal.after(before, 100, (Kind.ACCESSED,))
+        if rows:
+            told[path] = " ".join(fact.body["what"] for fact in rows if fact.actor["role"] == role)
+    assert told == LOOKS
 
 
 def addresses(app):

@@ -364,7 +364,7 @@ def test_a_pacs_that_takes_nothing_is_loud_where_images_go_through_the_box(reade
     config = Config(sources=through, destinations=(pacs,), site=Site(service_phone="400 820 1234"))
     write(scenes._issue, "DESTINATION_UNREACHABLE", "PACS", scenes.Severity.WARNING, 60)
     inline, parallel = (reader(config=config, name=n, sources=(s,)) for n, s in (("a", "CT-1"), ("b", "DX-2")))
-    assert "Images are NOT reaching PACS" in inline.page(lang="en").text
+    assert "Images are NOT reaching the PACS" in inline.page(lang="en").text
     assert "图像未能送达 PACS" in inline.page(lang="zh_Hans_CN").text
     assert "400 820 1234" in inline.page(lang="en").text
     assert "pacs-down" not in parallel.page(lang="en").text

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from web_kit import COOKIE, session
+from markupsafe import escape
+from web_kit import COOKIE, Browser, session
 
 from appliance.config import Config, Site
 from appliance.dicom.geometry import SlicePlace, sort_slices
 from appliance.errors import NotAnalysable
-from appliance.records import Detail
+from appliance.records import Actor, ActorKind, Detail, ReviewDecision, ReviewReason
 from appliance.screen import screen_app
 from appliance.store.facts import Kind
+from appliance.store.review_rules import Draft
+from appliance.store.reviews import ELSEWHERE, Reading
 from appliance.triage.stack_checks import refuse_gaps
 from appliance.web.server import WebServer
 
@@ -171,12 +174,13 @@ def test_presented_is_recorded_with_the_screens_name(post, rows, write, scenes):
     assert [fact.body for fact in rows(Kind.ALERT_PRESENTED)] == [{"alert": alert, "screen": "CT1-screen"}]
 
 
-def test_the_picture_of_a_detection_package_is_served_and_of_a_triage_package_not(client, store, write, scenes):
+def test_the_picture_of_a_detection_package_is_served_and_of_a_triage_package_not(client, store, write, scenes, rows):
     shown = store.spool.write_blob("pictures", scenes.picture(16), suffix=".png")
     alert = write(scenes.urgent, pictures=(shown,))
     answer = client.get(f"/alerts/{alert}/picture")
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == scenes.picture(16)
+    assert rows(Kind.ACCESSED) == [], "of a screen the journal has what it showed"
     study = write(scenes.add_study)
     result = write(scenes.finding_result, study, finding="effusion", pictures=(shown,))
     triage = write(scenes.add_alert, study, write(scenes.add_analysis, study, result, package=scenes.CHEST))
@@ -229,3 +233,37 @@ def test_hostile_text_is_text(serve, write, scenes):
     for raw in ("<script>alert", "<img src", "<svg onload", "<b>CT", "<i>x"):
         assert raw not in page
     assert "&lt;/main&gt;&lt;script&gt;alert(3)" in page
+
+
+@pytest.mark.req("R-FAULT-T23")
+@pytest.mark.fault("T23")
+def test_hostile_text_is_text_where_studies_are_judged_and_where_it_stands_who_was_told(store, clock, scenes, write):
+    hostile = "<script>alert(1)</script>\"'><img src=x onerror=a()>{{7*7}}%(name)s</td>"
+    escaped = str(escape(hostile))
+    identity = scenes.Identity(
+        study_instance_uid="1.2", patient_name=hostile, patient_id=hostile, accession_number=hostile
+    )
+    values = {"description": hostile, "modality": hostile, "source": hostile}
+    open_one, told_of = (write(scenes.urgent, identity, study_values=values) for _ in range(2))
+    write(scenes.was_told, told_of, received_by=hostile)
+    study = store.views.alert(open_one).study_id
+    with store.db.write() as tx:
+        tx.execute("UPDATE communication SET told_by = ?, age = ?, titles = ?", (hostile, hostile, _titled(hostile)))
+        scenes.add_delivery(tx, study, hostile, state="sent", analysis_id=1)
+    author = Actor(kind=ActorKind.PERSON, name=hostile, role="radiologist")
+    store.reviews.ask(study, author)
+    draft = Draft(decision=ReviewDecision.DISAGREE, reason=ReviewReason.ARTEFACT, note=hostile)
+    etag, reading = store.reviews.case(study).etag, Reading(seen={ELSEWHERE: 1})
+    store.reviews.sign(study, draft, etag, author, reading, organization=hostile)
+    store.reviews.ask(study, author)
+    app = screen_app(store, Config(site=Site(name=hostile[:32])), scenes.packages(), clock)
+    with Browser(app, session(store, "radiologist")) as browser:
+        for path, least in (("/reviews", 4), (f"/studies/{study}/review", 5), ("/critical-values", 8)):
+            page = browser.get(path).text
+            for raw in ("<script>alert", "<img src=x", "49%(name)s"):
+                assert raw not in page, path
+            assert page.count(escaped) >= least, (path, page.count(escaped))
+
+
+def _titled(text):
+    return json.dumps([{"en": text, "zh_Hans": text}])

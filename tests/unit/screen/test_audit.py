@@ -103,3 +103,22 @@ def test_the_audit_is_the_administrators_alone(store, clock, scenes):
         for role in ("service", "radiologist", "technologist", "viewer", "screen"):
             assert somebody(role).get("/audit").status_code == 403
             assert somebody(role).get("/audit/export").status_code == 403
+
+
+def test_what_happened_and_what_was_looked_at_is_told_in_the_readers_words(ada):
+    ada.get("/audit")
+    page = ada.get("/audit?lang=zh_Hans_CN").text
+    rows = page.split("<tbody>")[1]
+    assert '查看<span class="sub mono">accessed</span>' in rows
+    assert "审计记录" in rows
+    assert "管理员" in rows
+    assert '<option value="alert_raised" >已发出警示</option>' in page
+
+
+def test_a_day_that_is_none_is_told_at_its_field_and_the_journal_is_shown_all_the_same(ada):
+    answer = ada.get("/audit?since=22.11.2026&until=20260131")
+    assert answer.status_code == 400
+    assert answer.text.count("Not a day. Give it as 2026-01-31.") == 1
+    assert 'value="22.11.2026"' in answer.text
+    assert 'type="date"' not in answer.text
+    assert ada.get("/audit/export?since=22.11.2026").status_code == 400

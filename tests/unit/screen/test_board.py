@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from web_kit import Browser, session
 
-from appliance.records import AlertState, Outcome, Reason, Severity
+from appliance.config import Config
+from appliance.records import AlertState, Issue, Outcome, Reason, Severity, SourceMode
+from appliance.screen import screen_app
+from appliance.screen.board import way_of_images
 from appliance.screen.feed import Feed
-from appliance.screen.model import Level, Mark, State
+from appliance.screen.model import ImagePath, Level, Mark, State
+from appliance.store import Store
 from appliance.store.readmodels import to_json
 
 
@@ -285,6 +292,101 @@ def test_an_alert_that_calls_comes_before_one_that_was_taken_back(board, store, 
 def test_priority_and_procedure_of_the_order_stand_with_the_result(board, store, scenes):
     scenes.fill(store, "stat")
     assert (board().hero.priority, board().hero.procedure) == ("STAT", "CT head without contrast")
+
+
+# What becomes of the images -----------------------------------------------------------------------------------------
+
+SINCE = datetime(2026, 1, 10, 3, 0, tzinfo=timezone.utc)
+
+
+def _issue(code, subject, minutes=0):
+    since_at = SINCE + timedelta(minutes=minutes)
+    return Issue(code=code, subject=subject, severity=Severity.WARNING, since_at=since_at, detail={})
+
+
+INLINE, PARALLEL = SourceMode.INLINE, SourceMode.PARALLEL
+AWAY, PAUSED = _issue("DESTINATION_UNREACHABLE", "PACS"), _issue("DESTINATION_PAUSED", "PACS", 5)
+FULL = _issue("DISK_RESERVE", "spool", 9)
+
+
+@pytest.mark.req("R-SCREEN-01")
+@pytest.mark.parametrize(
+    ("modes", "issues", "way", "since"),
+    [
+        ((), (), ImagePath.UNKNOWN, None),
+        ((), (AWAY, FULL), ImagePath.UNKNOWN, None),
+        ((PARALLEL, PARALLEL), (), ImagePath.ITSELF, None),
+        ((PARALLEL,), (AWAY, FULL), ImagePath.ITSELF, None),
+        ((INLINE,), (), ImagePath.FORWARDED, None),
+        ((PARALLEL, INLINE), (), ImagePath.FORWARDED, None),
+        ((INLINE,), (_issue("AI_UNAVAILABLE", "worker"),), ImagePath.FORWARDED, None),
+        ((INLINE,), (_issue("DESTINATION_UNREACHABLE", "results only"),), ImagePath.FORWARDED, None),
+        ((INLINE,), (AWAY,), ImagePath.STOPPED, AWAY.since_at),
+        ((INLINE,), (_issue("STAGE_FAILING", "deliver PACS"),), ImagePath.STOPPED, SINCE),
+        ((INLINE,), (_issue("STAGE_FAILING", "triage"),), ImagePath.FORWARDED, None),
+        ((INLINE,), (PAUSED,), ImagePath.STOPPED, PAUSED.since_at),
+        ((INLINE, PARALLEL), (FULL,), ImagePath.STOPPED, FULL.since_at),
+        ((INLINE,), (FULL, PAUSED, AWAY), ImagePath.STOPPED, AWAY.since_at),
+    ],
+)
+def test_the_way_of_images_follows_from_sources_and_issues(modes, issues, way, since):
+    assert way_of_images(modes, {"PACS"}, issues) == (way, since)
+
+
+@pytest.mark.req("R-SCREEN-01")
+def test_while_the_ai_is_down_its_banner_says_what_becomes_of_the_images(store, clock, scenes):
+    scenes.fill(store, "ai-down")
+    pacs = {"kind": "dicom", "name": "PACS", "host": "127.0.0.1", "port": 104, "ae_title": "PACS", "send": ["original"]}
+
+    def told(mode, locale):
+        """What stands in the banner and in the biggest place."""
+        sources = [{"name": "CT-1", "ae_title": "CT1", "mode": mode}] if mode else []
+        app = screen_app(
+            store, Config.model_validate({"sources": sources, "destinations": [pacs]}), scenes.packages(), clock
+        )
+        text = Browser(app, session(store)).get("/alert", params={"lang": locale}).text
+        banner = re.search(r'data-testid="ai-down".*?</p>', text, re.DOTALL)[0]
+        place = re.search(r'data-testid="image-path">(.*?)</p>', text, re.DOTALL)
+        return banner, place[1] if place else ""
+
+    for mode, english, chinese in (
+        ("inline", "Images still go to the PACS.", "图像仍会发送至 PACS。"),
+        ("parallel", "The scanner sends its images to the PACS itself.", "检查设备自行将图像发送至 PACS。"),
+    ):
+        for locale, words in (("en", english), ("zh_Hans_CN", chinese)):
+            banner, place = told(mode, locale)
+            assert words in banner
+            assert words == place.strip()
+    banner, place = told(None, "en")
+    assert "PACS" not in banner + place
+    store.issues.raise_("DESTINATION_UNREACHABLE", "PACS", Severity.WARNING)
+    for locale, words in (("en", "Images are NOT reaching the PACS"), ("zh_Hans_CN", "图像未能送达 PACS")):
+        banner, place = told("inline", locale)
+        assert f'<b data-testid="pacs-down">!!! {words}</b>' in banner
+        assert f"!!! {words}" == place.strip()
+        assert words not in "".join(told("parallel", locale))
+
+
+@pytest.mark.req("R-SCREEN-05")
+@pytest.mark.parametrize("locale", ["en", "zh_Hans_CN"])
+def test_each_level_has_a_shape_and_a_word_of_its_own(tmp_path, clock, scenes, locale):
+    shapes, words = {}, {}
+    for level in Level:
+        store = Store.open(tmp_path / level, clock, reserve_bytes=0)
+        scenes.fill(store, str(level))
+        page = Browser(screen_app(store, Config(), scenes.packages(), clock), session(store))
+        head = re.search(
+            r'<header class="level">(.*?)</header>', page.get("/alert", params={"lang": locale}).text, re.DOTALL
+        )
+        shapes[level] = " ".join(re.findall(r"<(?:path|circle|rect).*?>", head[1]))
+        words[level] = re.search(r"<b>(.*?)</b>", head[1])[1]
+        store.close()
+    assert all(shapes.values())
+    assert all(words.values())
+    for one, other in itertools.combinations(Level, 2):
+        assert words[one] != words[other]
+        # What is for information and what asks for a look at the image are both no alarm.
+        assert shapes[one] != shapes[other] or {one, other} == {Level.NOTE, Level.QUALITY}
 
 
 def _iso(clock):

@@ -15,10 +15,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from appliance.records import Detail
-from appliance.screen import display as module
-from appliance.screen import images
-from appliance.screen.display import Display, Wish
+from appliance.screen import display_work as module
+from appliance.screen import image_wishes
+from appliance.screen.display import Display
 from appliance.screen.display_cache import Cache, Pixels
+from appliance.screen.display_work import Wish
 from appliance.screen.image_list import Policy
 from appliance.store.facts.intake import ImagesRemoved
 from engines.child import Limits, run_limited
@@ -243,7 +244,7 @@ def test_a_real_child_killed_by_an_image_leaves_the_box_and_the_others(store, ma
     display.work(takes_ahead=False)
     assert all(display.fault(study, stem) is not None for stem in stems(wish(study)))
     monkeypatch.setattr(module, "LIMITS", Limits(wall_s=30, cpu_s=30, memory_mb=2048))
-    display._faults.clear()
+    display._work._faults.clear()
     display.want(wish(study))
     display.work(takes_ahead=False)
     assert isinstance(display.cache.pixels(study, stems(wish(study))[0], 1, whole=False), Pixels)
@@ -427,7 +428,7 @@ def test_nothing_made_of_images_outlives_them(store, made, wish):
 @pytest.mark.req("R-IMAGES-08")
 def test_key_slices_are_prepared_when_the_alert_is_raised_before_anybody_looks(store, made, scenes):
     study, datasets = images_kit.ct(store, images_kit.head(12))
-    display = made(images_kit.child_in_process, images.prepare_ahead(store, scenes.packages()))
+    display = made(images_kit.child_in_process, image_wishes.prepare_ahead(store, scenes.packages()))
     display._watch.step()
     uid = str(datasets[9].SOPInstanceUID)
     analysis = images_kit.flag(store, scenes, study, keys=(uid,))

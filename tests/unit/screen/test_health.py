@@ -6,14 +6,18 @@ import csv
 import io
 import json
 import threading
+import time
 import zipfile
 from datetime import timedelta
+from typing import Literal, get_args, get_origin
 
 import pytest
 from admin_kit import FakeTools, served
+from pydantic import BaseModel
 
 from appliance.config import Config
 from appliance.records import Actor, ActorKind, Identity, Severity
+from appliance.screen.bundle import _SHOWN
 from appliance.store.facts import Kind
 from appliance.store.facts.box import DaemonStarted
 from appliance.store.facts.intake import Refused
@@ -147,6 +151,55 @@ def test_the_support_bundle_holds_none_of_twenty_seeded_patient_strings_and_no_a
     assert fact.body["what"] == "support bundle"
 
 
+#: What the bundle does not say of the configuration, by why.
+WITHHELD = {
+    "who and where": (
+        *("site.name", "site.radiologist_phone", "site.service_phone", "review.organization", "review.test_accounts"),
+        *("dicom.host", "sources.addresses", "sources.commitment_host", "worklist.host", "destinations.host"),
+        *("destinations.url", "destinations.user", "alert_sinks.url", "kserve.address", "screen.host", "screen.names"),
+        "fleet.proxy_url",
+        *("screen.frames", "screen.escalation.screens", "screen.oidc.issuer", "screen.oidc.client_id"),
+        *("screen.oidc.roles", "screen.oidc.scope", "screen.oidc.claim", "trusted_keys"),
+        *(f"destinations.{side}_{what}" for side in ("sending", "receiving") for what in ("application", "facility")),
+        *(f"{peer}.tls.server_name" for peer in ("destinations", "alert_sinks", "kserve", "worklist")),
+        "sources.commitment_tls.server_name",
+    ),
+    "what a site makes up": ("destinations.fields",),
+    "places of files, whose names people choose": (
+        *("state_path", "runtime_path", "site.logo_path", "alert_sinks.device_path", "alert_sinks.secret_path"),
+        *(f"destinations.{what}_path" for what in ("secret", "token", "password")),
+        *("screen.oidc.ca_path", "screen.oidc.client_secret_path", "dicom.tls.client_ca_path"),
+        *(f"{one}.tls.{what}_path" for one in ("dicom", "screen") for what in ("certificate", "key")),
+        *(
+            f"{peer}tls.{what}_path"
+            for peer in ("destinations.", "alert_sinks.", "kserve.", "worklist.", "sources.commitment_")
+            for what in ("ca", "certificate", "key")
+        ),
+    ),
+}
+
+
+def _leaves(kind, path=""):
+    """Paths of all values of a configuration, without the numbers of items."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield from _leaves(field.annotation, f"{path}.{name}".lstrip("."))
+        return
+    parts = () if get_origin(kind) is Literal else get_args(kind)
+    below = {leaf for part in parts if part not in {..., type(None)} for leaf in _leaves(part, path)}
+    yield from below - {path} or {path}
+
+
+@pytest.mark.req("R-ADMIN-06")
+def test_every_value_of_the_configuration_is_shown_in_the_bundle_or_named_here_as_withheld():
+    leaves = set(_leaves(Config))
+    assert len(leaves) > 100
+    withheld = {path for paths in WITHHELD.values() for path in paths}
+    assert sorted(leaves - _SHOWN - withheld) == [], "decide whether the support bundle may show it"
+    assert sorted((_SHOWN | withheld) - leaves) == [], "no such value is there any more"
+    assert not _SHOWN & withheld
+
+
 @pytest.mark.req("R-ADMIN-06")
 def test_what_takes_minutes_takes_no_thread_from_the_alert_screens(store, clock, scenes):
     pacs = {"kind": "dicom", "name": "PACS", "host": "10.1.2.10", "port": 104, "ae_title": "A", "send": ["original"]}
@@ -173,3 +226,60 @@ def test_what_takes_minutes_takes_no_thread_from_the_alert_screens(store, clock,
 
 def _names(answer):
     return zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+
+
+def test_the_first_sentence_is_of_what_is_worst_and_a_box_without_a_package_does_not_all_work(store, clock, scenes):
+    with served(store, clock, {}) as somebody:
+        ada = somebody("administrator")
+        none = {"en": "1 problem: No AI package is in service.", "zh_Hans_CN": "没有启用的 AI 模型包"}
+        for language, words in none.items():
+            page = ada.get(f"/health?lang={language}").text
+            assert words in page
+            assert "All working" not in page
+            assert 'data-testid="no-package"' in page
+        store.issues.raise_("DESTINATION_PAUSED", "PACS", Severity.WARNING)
+        assert "2 problems: No AI package" in ada.get("/health").text
+        store.issues.raise_("SPOOL_MISSING", "version 1", Severity.FAULT)
+        clock.advance(60)
+        store.issues.raise_("DISK_RESERVE", "spool", Severity.FAULT, {"why": "50% left"})
+        page = ada.get("/health?lang=zh_Hans_CN").text
+        assert "4 个问题: 磁盘已满" in page, "the gravest first, not the oldest"
+        assert '技术详情： <span lang="en">50% left</span>' in page
+
+
+def test_plots_are_told_the_zone_of_the_box(store, clock, scenes, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        with served(store, clock, scenes.packages()) as somebody:
+            service = somebody("service")
+            assert service.get("/health/series").json()["offset_min"] == 480
+            assert service.get("/health").text.count("All times are UTC+08:00.") == 1
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.req("R-FLEET-35")
+def test_an_issue_is_acknowledged_and_shelved_on_the_page_by_name_and_goes_on_being_listed(store, clock, scenes):
+    store.issues.raise_("DISK_RESERVE", "spool", Severity.FAULT)
+    store.issues.raise_("SOURCE_SILENT", "CT-1", Severity.WARNING)
+    with served(store, clock, scenes.packages()) as somebody:
+        service = somebody("service")
+        page = service.get("/health").text
+        assert page.count("I have seen it") == 2
+        answer = service.post("/health/acknowledge", code="DISK_RESERVE", subject="spool")
+        assert (answer.status_code, answer.url.path) == (200, "/health")
+        given = {"code": "SOURCE_SILENT", "subject": "CT-1", "hours": "8"}
+        assert service.post("/health/shelve", **given).status_code == 200
+        assert service.post("/health/shelve", **(given | {"hours": "9000"})).status_code == 400
+        assert service.post("/health/acknowledge", code="ENDED", subject="").status_code == 200
+        page = service.get("/health").text
+        assert "2 problems" in page
+        assert page.count("I have seen it") == 0
+        assert "Told again" in page
+    disk, silent = store.issues.open()
+    assert disk.acknowledged_by == silent.acknowledged_by
+    assert silent.shelved_until == clock.now() + timedelta(hours=8)
+    (fact,) = store.journal.after(0, 100, (Kind.ISSUE_SHELVED,))
+    assert (fact.actor["name"], fact.actor["role"]) == (disk.acknowledged_by, "service")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from admin_kit import FakeTools, engine, served
+from admin_kit import FakeTools, engine, hidden, served
 
 from appliance.config import Config
-from appliance.records import AnalysisResult, FindingResult, Outcome
+from appliance.records import SYSTEM, AnalysisResult, FindingResult, Outcome
 from appliance.store.database import iso
 from appliance.store.facts import Kind
 from appliance.store.jsonable import dump
@@ -138,6 +138,31 @@ def test_a_version_is_withdrawn_with_a_reason_and_begins_again_silent(store, clo
     assert (row.state, row.live_after_days, row.live_after_studies) == (PackageState.SILENT, 3.0, 20)
 
 
+def test_what_somebody_else_did_meanwhile_is_not_undone_by_a_page_that_is_old(store, clock, scenes, version):
+    version("live")
+    tools = FakeTools(engines=[engine(NAME, MANIFEST.version, "ready")])
+    with served(store, clock, scenes.packages(), tools=tools) as somebody:
+        ada = somebody("administrator")
+        seen = hidden(ada.get("/models").text, "seen")
+        used = hidden(ada.get(f"{ONE}/points/{FINDING.id}").text, "seen")
+        other = next(one.name for one in FINDING.operating_points if one.name != used)
+        # Another administrator picks a point and then takes it out of service.
+        store.packages.choose_point(NAME, FINDING.id, other, "fewer", clinical=False, actor=SYSTEM)
+        answer = ada.post(f"{ONE}/points/{FINDING.id}", point=used, reason="back", seen=used)
+        assert (answer.status_code, f"has chosen {other} since you looked" in answer.text) == (409, True)
+        assert rows(store)[MANIFEST.version].operating_points[FINDING.id] == other
+        clock.advance(60)
+        store.packages.withdraw(NAME, "wrong side", owed=lambda *_: (), actor=SYSTEM)
+        for act, more in (("live", {"typed": NAME}), ("activate", {"days": "1", "studies": "1"}), ("withdraw", {})):
+            answer = ada.post(f"{ONE}/{act}", reason="as planned", seen=seen, **more)
+            assert answer.status_code == 409, act
+        assert "has changed since you looked" in ada.post(f"{ONE}/live", typed=NAME, reason="x", seen=seen).text
+        assert rows(store)[MANIFEST.version].state is PackageState.WITHDRAWN
+        now = hidden(ada.get("/models").text, "seen")
+        assert ada.post(f"{ONE}/live", typed=NAME, reason="mended", seen=now).status_code == 200
+    assert rows(store)[MANIFEST.version].state is PackageState.LIVE
+
+
 def test_a_build_is_asked_for_and_cancelled_in_the_persons_name(store, clock, scenes, version):
     version("live")
     tools = FakeTools(engines=[engine(NAME, MANIFEST.version, "missing")])
@@ -207,3 +232,16 @@ def test_service_sees_models_and_changes_none(store, clock, scenes, version):
             assert service.post(f"{ONE}/{act}", reason="x").status_code == 403
         assert somebody("radiologist").get("/models").status_code == 403
     assert rows(store)[MANIFEST.version].state is PackageState.LIVE
+
+
+def test_the_course_of_the_days_has_its_place_from_the_second_day_on(store, clock, scenes, version, scored):
+    version("live")
+    with served(store, clock, scenes.packages()) as somebody:
+        ada = somebody("administrator")
+        assert "seven days" not in ada.get("/models").text, "no analysis yet"
+        scored([0.1], days=0)
+        assert "seven days" not in ada.get("/models").text, "a line of one day is none"
+        scored([0.1, 0.2], days=2)
+        page = ada.get("/models").text
+    assert page.count("<span>p50 and p95 of seven days</span>") == 1
+    assert "scanside model" not in page

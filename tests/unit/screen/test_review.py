@@ -107,12 +107,13 @@ def test_a_stale_page_is_told_who_signed_and_when_and_signs_nothing(client, sign
     stale = etag(client.get(f"/studies/{flagged}/review"))
     assert sign().status_code == 200
     clock.advance(60)
-    answer = sign(etag=stale, decision="disagree", reason="artefact")
-    assert answer.status_code == 409
-    told = answer.json()
-    assert (told["conflict"], told["by"], told["version"]) == (True, "Rada Radiologist", 1)
-    assert len(told["at"]) == 5
-    assert len(store.reviews.of_study(flagged)) == 1
+    for given in WHOLE:
+        answer = sign(etag=stale, **given)
+        assert answer.status_code == 409, given
+        told = answer.json()
+        assert (told["conflict"], told["by"], told["version"]) == (True, "Rada Radiologist", 1)
+        assert len(told["at"]) == 5
+        assert len(store.reviews.of_study(flagged)) == 1
 
 
 @pytest.mark.req("R-REVIEW-04")
@@ -126,6 +127,13 @@ def test_every_version_can_be_read_on_the_page(client, sign, flagged, clock):
     assert "Artefact" in page
 
 
+#: A draft of every decision that could be signed.
+WHOLE = (
+    {"decision": "agree"},
+    {"decision": "disagree", "reason": "artefact"},
+    {"decision": "amend", "answers": [{"analysis": 1, "finding": "hyperdensity", "side": "left"}]},
+    {"decision": "cannot_judge"},
+)
 REFUSED = (
     ({"decision": "disagree"}, 422),
     ({"decision": "amend"}, 422),
@@ -151,6 +159,17 @@ def test_what_is_not_whole_or_not_of_the_page_is_refused_with_its_reason(sign, s
         assert answer.status_code == status, (given, answer.text)
         assert answer.json()["error"]
     assert store.reviews.of_study(flagged) == ()
+
+
+@pytest.mark.req("R-REVIEW-01")
+def test_of_two_series_that_are_judged_one_seen_is_not_enough(sign, store, flagged, write, scenes):
+    second = str(write(scenes.add_input, flagged, 1))
+    (first,) = {str(series) for series in store.reviews.case(flagged).series} - {second}
+    for seen in ({first: 5}, {second: 5}, {first: 1, second: 0}):
+        answer = sign(seen=seen)
+        assert (answer.status_code, "no image was shown of 1 of the series" in answer.text) == (422, True), seen
+    assert store.reviews.of_study(flagged) == ()
+    assert sign(seen={first: 1, second: 1}).status_code == 200
 
 
 @pytest.mark.req("R-REVIEW-03")
@@ -212,8 +231,9 @@ def test_a_session_that_is_over_answers_401_and_writes_nothing(client, sign, sto
     clock.advance(timedelta(hours=3).total_seconds())
     page = client.get(f"/studies/{flagged}/review", headers={"Accept": "text/html"})
     assert page.headers["location"].startswith("/sign-in?next=")
-    answer = post(client, f"/studies/{flagged}/review", {"decision": "agree", "etag": "1-x", "seen": ELSEWHERE})
-    assert answer.status_code == 401
+    for given in WHOLE:
+        for address in (f"/studies/{flagged}/review", f"/studies/{flagged}/review/preview"):
+            assert post(client, address, {"etag": "1-x", "seen": ELSEWHERE} | given).status_code == 401
     assert store.reviews.of_study(flagged) == ()
 
 

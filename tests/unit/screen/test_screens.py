@@ -92,9 +92,16 @@ def test_a_revoked_screen_shows_nothing_more_at_once(store, app, admin):
     with Browser(app, session(store, sources=("CT-1",))) as kiosk:
         assert kiosk.get("/alert").status_code == 200
         (screen,) = store.screens.all()
-        assert admin.form(f"/screens/{screen.id}/revoke").status_code == 303
+        unsaid = admin.form(f"/screens/{screen.id}/revoke", reason=" ")
+        assert (unsaid.status_code, "Say why" in unsaid.text) == (422, True)
+        assert kiosk.get("/alert").status_code == 200
+        assert admin.form(f"/screens/{screen.id}/revoke", reason="moved to CT-2").status_code == 303
         assert kiosk.get("/alert").headers["location"].startswith("/sign-in")
-    assert admin.form(f"/screens/{screen.id}/revoke").status_code == 404
+    assert admin.form(f"/screens/{screen.id}/revoke", reason="again").status_code == 404
+    fact = next(
+        fact for fact in store.journal.after(0, 100, (Kind.SCREEN_CHANGED,)) if fact.body["change"] == "revoked"
+    )
+    assert (fact.body["reason"], fact.actor["name"]) == ("moved to CT-2", "Ada Administrator")
 
 
 def test_the_command_line_lists_pairs_and_revokes(store, app, tmp_path):
@@ -120,5 +127,5 @@ def test_the_command_line_lists_pairs_and_revokes(store, app, tmp_path):
         ("ct-2", []),
     ]
     assert scanside("pair", "ct-3", "--source", "CT-9")[0] == 4
-    assert scanside("revoke", "ct-1") == (0, {"revoked": "ct-1"})
+    assert scanside("revoke", "ct-1", "--why", "broken") == (0, {"revoked": "ct-1"})
     assert scanside("revoke", "ct-1")[0] == 4

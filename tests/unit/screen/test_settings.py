@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -72,14 +73,54 @@ def test_text_that_would_grow_without_end_is_refused_before_it_is_read(tools, ad
     assert tools.settings.text() == ""
 
 
+@pytest.mark.parametrize("text", ["", "x" * 10_000_000, "汉" * 70_000], ids=["empty", "10 MB", "too many"])
+def test_a_file_that_is_none_of_settings_is_refused_in_words_whatever_its_size(tools, ada, text):
+    page = ada.post("/settings/file", text=text)
+    assert page.status_code == {0: 200, 10_000_000: 413}.get(len(text), 422)
+    assert ("Nothing changes" if not text else "at most 65536") in page.text
+    assert tools.settings.text() == ""
+
+
+def test_faults_of_an_imported_text_have_its_lines_and_a_large_one_goes_the_whole_way(tools, ada):
+    sources = [f"- name: CT-{n}\n  ae_title: 检查设备{n}\n" for n in range(150)]
+    page = ada.post("/settings/file", text="# 放射科\nsite:\n  name: 2026-13-45\n")
+    assert (page.status_code, "line 3: &#39;2026-13-45&#39; is read as a date" in page.text) == (422, True)
+    page = ada.post("/settings/file", text=f"site: {{name: Ward}}\nsources:\n{''.join(sources)}")
+    assert (page.status_code, "line 4: sources.0.ae_title: " in page.text) == (422, True)
+    page = ada.post("/settings/sources", text="".join(sources[:2]))
+    assert (page.status_code, "line 2: sources.0.ae_title: " in page.text) == (422, True)
+    # Many times what the form of another page may be.
+    names = "".join(f"- {{name: CT-{n}, ae_title: CT{n}, addresses: [10.1.{n % 200}.7]}}\n" for n in range(500))
+    page = ada.post("/settings/file", text=f"site: {{name: {'放射科' * 9}}}\nsources:\n{names}")
+    fields = {name: hidden(page.text, name) for name in ("section", "before", "text")}
+    assert ada.post("/settings/save", **fields, reason="many rooms").status_code == 200
+    assert len(tools.settings.next_config().sources) == 500
+
+
 def test_a_change_that_was_overtaken_is_not_written(tools, ada):
     page = ada.post("/settings/site", **FORM)
     fields = {name: hidden(page.text, name) for name in ("section", "before", "text")}
     tools.settings.write(tools.settings.propose({"site": {"name": "Else"}}))
     page = ada.post("/settings/save", **fields, reason="x")
     assert page.status_code == 409
-    assert "somebody else" in page.text
+    assert "Somebody else" in page.text
     assert tools.settings.next_config().site.name == "Else"
+
+
+def test_a_form_that_was_opened_before_another_change_sets_nothing_back(tools, ada):
+    begun = {path: hidden(ada.get(f"/settings/{path}").text, "before") for path in ("site", "sources", "file")}
+    tools.settings.write(tools.settings.propose({"site": {"name": "Base", "radiologist_phone": "4711"}}))
+    # The telephone is in the old form as it was: empty.
+    page = ada.post("/settings/site", before=begun["site"], radiologist_phone="", **FORM)
+    assert (page.status_code, "Somebody else has changed the settings" in page.text) == (409, True)
+    assert 'value="4711"' in page.text
+    for path in ("sources", "file"):
+        page = ada.post(f"/settings/{path}", before=begun[path], text="# mine\n")
+        assert (page.status_code, "# mine" in page.text) == (409, True)
+    again = hidden(ada.get("/settings/site").text, "before")
+    page = ada.post("/settings/site", before=again, radiologist_phone="4711", **FORM)
+    assert "+name: Ward" in page.text
+    assert "-radiologist_phone" not in page.text
 
 
 def test_settings_under_which_the_box_would_not_answer_this_very_request_are_refused(tmp_path):
@@ -153,3 +194,24 @@ def test_over_a_store_alone_the_page_says_that_nothing_can_be_changed(store, clo
         page = somebody("administrator").get("/settings/site")
     assert page.status_code == 503
     assert "not started from files" in page.text
+
+
+def test_choices_are_told_in_words_with_their_code(ada):
+    for language, words in (("en", "Evaluation, not for patient care"), ("zh_Hans_CN", "评估模式，不得用于诊疗")):
+        page = ada.get(f"/settings/site?lang={language}").text
+        assert f'<option value="evaluation" selected>{words} (evaluation)</option>' in page
+        assert '<option value="zh_Hans_CN" >中文 (zh_Hans_CN)</option>' in page
+        assert not re.search(r"<option[^>]*>[a-z_]+</option>", page + ada.get(f"/settings/dicom?lang={language}").text)
+
+
+def test_who_acts_on_a_page_in_another_language_reads_on_in_it(ada):
+    page = ada.get("/settings/site?lang=zh_Hans_CN")
+    ada.client.headers["Referer"] = str(page.url)
+    changes = ada.post("/settings/site", **FORM)
+    assert '<html lang="zh-Hans-CN"' in changes.text
+    fields = {name: hidden(changes.text, name) for name in ("section", "before", "text")}
+    after = ada.post("/settings/save", **fields, reason="moved")
+    assert (after.url.path, after.url.query) == ("/settings/site", b"lang=zh_Hans_CN")
+    assert '<html lang="zh-Hans-CN"' in after.text
+    ada.client.headers["Referer"] = "http://elsewhere.example/?lang=zh_Hans_CN"
+    assert '<html lang="en"' in ada.post("/settings/site", **FORM).text

@@ -80,6 +80,26 @@ def test_who_is_unknown_signs_in_and_comes_to_the_page_that_was_asked_for(add, b
     assert someone.session != before
 
 
+@pytest.mark.req("R-ACCESS-02")
+def test_whose_session_is_over_is_told_so_where_they_sign_in_again(add, browser, clock):
+    add()
+    someone = browser()
+    assert 'data-testid="over"' not in someone.get("/sign-in").text
+    someone.sign_in("technologist", GOOD)
+    clock.advance(86_400)
+    asked = someone.get("/studies?q=x")
+    assert (asked.status_code, asked.headers["location"]) == (303, "/sign-in?next=%2Fstudies%3Fq%3Dx")
+    for locale, words in (("en", "Your session is over."), ("zh_Hans_CN", "登录已失效")):
+        page = someone.get(f"{asked.headers['location']}&lang={locale}").text
+        assert words in re.search('data-testid="over">([^<]*)<', page)[1]
+        assert 'name="next" value="/studies?q=x"' in page
+    assert 'data-testid="over"' not in someone.sign_in("technologist", "wrong").text  # says what is wrong instead
+    clock.advance(60)
+    assert someone.sign_in("technologist", GOOD, next="/studies?q=x").headers["location"] == "/studies?q=x"
+    someone.form("/sign-out")
+    assert 'data-testid="over"' not in someone.get("/sign-in").text
+
+
 @pytest.mark.req("R-ACCESS-01")
 def test_scripts_are_told_401_and_forms_lead_to_the_nearest_page(browser):
     someone = browser()

@@ -262,6 +262,12 @@ def test_who_has_no_password_proves_themselves_again_there_before_they_sign(app,
         idp.changes = {"auth_time": auth_time}
         silent, _ = come_back()
         assert proved(silent) >= least
+    # And who would sign is told why it cannot be, and what to do.
+    idp.changes = {"auth_time": 0}
+    answer = silent.get(at_idp(silent.get(link).headers["location"]))
+    assert answer.status_code == 403
+    assert "does not say when you proved who you are (auth_time)" in answer.text
+    assert "Sign with an account of this box" in answer.text
 
 
 def test_who_cancels_there_is_back_at_the_form(come_back, idp):

@@ -11,10 +11,15 @@ from appliance.config import Config, Site
 from appliance.records import Actor, ActorKind, AnalysisResult, FindingResult, Outcome, ReviewDecision, ReviewReason
 from appliance.screen import screen_app
 from appliance.store.facts import Kind
+from appliance.store.facts.box import DaemonStarted
 from appliance.store.review_rules import Draft
 from appliance.store.reviews import ELSEWHERE, Reading
 
 LI = Actor(kind=ActorKind.PERSON, name="Li Wei", role="radiologist")
+
+
+def quiet(point):
+    return FindingResult(id="hyperdensity", score=0.2, operating_point=point, threshold=1.0, flagged=False, category=1)
 
 
 @pytest.fixture
@@ -78,6 +83,31 @@ def test_every_share_has_its_counts_and_interval_and_what_is_not_known_says_so(s
     assert "例数过少" in chinese
     kinds = [fact.body["what"] for fact in store.journal.after(0, 999, (Kind.ACCESSED,))]
     assert kinds.count("statistics") == 3
+
+
+@pytest.mark.req("R-REVIEW-10")
+def test_what_was_found_in_evaluation_stands_beside_clinical_use_and_says_so(store, filled, scenes, clock, write):
+    write(lambda tx: tx.journal(DaemonStarted(version="1", mode="evaluation")))
+    write(lambda tx: tx.execute("UPDATE journal SET at = '2000-01-01T00:00:00.000000Z' WHERE kind = 'daemon_started'"))
+    clock.advance(86400)
+    write(lambda tx: tx.journal(DaemonStarted(version="1", mode="clinical")))
+    result = AnalysisResult(outcome=Outcome.NOTHING_FLAGGED, findings=(quiet("sensitivity"),))
+    write(lambda tx: scenes.add_analysis(tx, scenes.add_study(tx, outcome=result.outcome), result))
+    app = screen_app(store, Config(site=Site(mode="clinical")), scenes.packages(), clock)
+    with Browser(app, session(store, "radiologist")) as client:
+        page = client.get("/statistics").text
+        chinese = client.get("/statistics?lang=zh_Hans_CN").text
+    sections = page.split("<section")[1:]
+    texts = [re.sub(r" +", " ", re.sub(r"<[^>]+>|\s+", " ", one)) for one in sections]
+    assert ["Clinical use" in one for one in texts] == [True, False]
+    assert ["Evaluation" in one.partition("Operating point")[0] for one in texts] == [False, True]
+    assert "0 of 1 studies" in texts[0]
+    assert "24 of 27 studies" in texts[1]
+    # In evaluation another point may have been used: the one in use now is of clinical use alone.
+    assert [">in use<" in one for one in sections] == [True, False]
+    assert "Operating point sensitivity from 1" in texts[0]
+    assert "counted apart and never added up" in page
+    assert "临床使用" in chinese
 
 
 @pytest.mark.req("R-REVIEW-06")

@@ -86,6 +86,17 @@ def test_a_role_changes_with_a_reason_and_by_name(store, admin):
     assert admin.get("/users/99").status_code == 404
 
 
+def test_a_role_that_somebody_else_changed_meanwhile_is_not_set_back_in_silence(store, admin):
+    one = store.accounts.add("li", "Li", UserRole.VIEWER, None, SYSTEM)
+    assert 'name="was" value="viewer"' in admin.get(f"/users/{one}").text
+    store.accounts.set_role(one, UserRole.RADIOLOGIST, SYSTEM, reason="signs")
+    answer = admin.form(f"/users/{one}/role", was="viewer", role="technologist", reason="new post")
+    assert (answer.status_code, "has made li radiologist since you looked" in answer.text) == (409, True)
+    assert 'name="was" value="radiologist"' in answer.text
+    assert store.accounts.get(one).role is UserRole.RADIOLOGIST
+    assert admin.form(f"/users/{one}/role", was="radiologist", role="viewer", reason="x").status_code == 303
+
+
 def test_accounts_are_switched_off_and_on_and_the_last_administrator_stays(store, admin):
     one = store.accounts.add("li", "Li", UserRole.VIEWER, None, SYSTEM)
     for to, state in (("off", False), ("on", True)):

@@ -13,6 +13,9 @@ from babel.messages.pofile import read_po
 
 from appliance.records import Reason
 from appliance.screen import words
+from appliance.screen.audit_words import KINDS, LOOKED_AT
+from appliance.screen.health import MENDING
+from appliance.store.facts import Kind
 from appliance.web.i18n import LOCALES
 
 BANNED = re.compile(
@@ -42,6 +45,11 @@ def test_every_text_is_translated_and_none_is_fuzzy(catalogue, locale):
         assert all(_texts(message)), message.id
         assert not message.fuzzy, message.id
         assert not list(message.check()), message.id
+
+
+def test_chinese_is_marked_as_awaiting_review_where_it_is_kept_and_where_the_product_is_described(catalogue, repo):
+    assert "Awaiting review by a radiology department." in catalogue("zh_Hans_CN").header_comment
+    assert "await review by a radiology department" in (repo / "README.md").read_text("utf-8")
 
 
 def _places(text):
@@ -138,7 +146,87 @@ def test_nothing_is_green(repo):
             assert green <= max(red, blue) + 16, f"#{colour} in {path.name}"
 
 
+#: Each thing has one word: what must not stand, and what stands instead.
+ONE_WORD = {
+    "扫描仪|扫描设备": "检查设备, CT 机",
+    "软件包|程序包": "模型包",
+    "影像": "图像",
+    "警报|告警|报警": "警示",
+    "技术员": "技师",
+    "放射科医师|放射医师|医生": "诊断医师",
+    "研究(?!版|用)": "检查",
+    "售后|服务人员|维护团队": "维护人员",
+    "账户": "账号",
+    "设备管理员": "本机管理员",
+}
+
+
 @pytest.mark.req("R-SCREEN-05")
-def test_chinese_texts_use_the_words_of_the_field(catalogue):
+def test_chinese_texts_use_the_words_of_the_field_and_one_for_each_thing(catalogue):
     for message in catalogue("zh_Hans_CN"):
-        assert "扫描仪" not in "".join(_texts(message)), message.id  # 检查设备, CT 机
+        for wrong, right in ONE_WORD.items():
+            assert not re.search(wrong, "".join(_texts(message))), f"{message.id}: {right}"
+
+
+# Codes --------------------------------------------------------------------------------------------------------------
+
+_CODE = re.compile(r"[A-Z]+(_[A-Z]+)+")
+
+
+def _codes_of_issues(repo):
+    """Every code with which an issue is raised anywhere, read from the calls: literals, constants, and where a call
+    gets a variable, all constants of its file that look like codes."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in repo.glob("appliance/**/*.py")}
+
+    def constants(tree):
+        return {
+            target.id: value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for value in (node.value.elts if isinstance(node.value, ast.Tuple) else [node.value])
+            for target in node.targets
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str)
+        }
+
+    known = {path: constants(tree) for path, tree in trees.items()}
+    codes = set()
+    for path, tree in trees.items():
+        imported = {
+            alias.asname or alias.name: known.get(repo / (node.module or "").replace(".", "/"), {}).get(alias.name)
+            or known.get(repo / f"{(node.module or '').replace('.', '/')}.py", {}).get(alias.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        names = {name: text for name, text in (imported | known[path]).items() if text and _CODE.fullmatch(text)}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called not in {"raise_", "raise_issue"}:
+                continue
+            code = node.args[called == "raise_issue"]
+            parts = [part for part in ast.walk(code) if isinstance(part, (ast.Name, ast.Constant))]
+            said = {part.value if isinstance(part, ast.Constant) else names.get(part.id) for part in parts} - {None}
+            codes |= said or {text for name, text in known[path].items() if text and _CODE.fullmatch(text)}
+    return codes
+
+
+@pytest.mark.req("R-ADMIN-02")
+def test_every_issue_of_the_code_has_its_sentence_and_says_what_to_do(repo):
+    codes = _codes_of_issues(repo)
+    assert codes >= {"DISK_RESERVE", "WORKLIST_MISMATCH", "CERTIFICATE_ENDS", "KSERVE_DEGRADED", "SCREEN_SOURCE_GONE"}
+    assert codes == set(words.ISSUES)
+    assert codes == set(MENDING)
+
+
+@pytest.mark.req("R-ADMIN-03")
+def test_every_kind_of_fact_and_everything_that_is_looked_at_has_words(repo):
+    assert set(KINDS) == set(Kind)
+    seen = set()
+    for path in (*repo.glob("appliance/screen/*.py"), *repo.glob("appliance/cli/*.py")):
+        source = path.read_text(encoding="utf-8")
+        seen |= set(re.findall(r"\.accessed(?:\(|,)\s*\"([^\"]+)\"", source))
+        assert len(re.findall(r"\.accessed\b", source)) == len(re.findall(r"\.accessed(?:\(|,)\s*\"", source)), path
+    assert seen >= {"study", "audit", "images"}
+    assert seen <= set(LOOKED_AT)

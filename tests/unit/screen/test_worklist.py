@@ -139,6 +139,20 @@ def test_days_and_spans_and_nonsense_in_the_address(serve, store, write, scenes,
         assert count(f"from={day}&to={day}&after=9.x") == 1
         assert count("to=9999-12-31") == count("from=0001-01-01") == 1
         assert count("urgent=2&state=%00&source=%F0%9F%92%89") == 0
+        assert count(f"from={day.replace('-', '')}&to={day}") == 1
+
+
+def test_a_day_that_is_none_is_told_at_its_field_and_the_list_comes_all_the_same(serve, write, scenes):
+    write(scenes.nothing_flagged)
+    with serve() as client:
+        wrong = {"en": "Not a day. Give it as 2026-01-31.", "zh_Hans_CN": "日期无效，格式应为 2026-01-31。"}
+        for language, words in wrong.items():
+            page = client.get(f"/studies?span=days&from=11%2F22%2F2026&to=2026-1-11&lang={language}").text
+            assert page.count(words) == 2
+            assert 'value="11/22/2026"' in page
+            assert len(rows_of(page)) == 1
+            assert 'type="date"' not in page
+            assert words not in client.get(f"/studies?lang={language}").text
 
 
 @pytest.mark.req("R-STUDIES-07")

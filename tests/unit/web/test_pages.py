@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -92,7 +93,10 @@ def test_what_is_taken_from_others_is_what_its_list_says_and_has_its_licence(rep
     assert set(listed) == present
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert "SIL OPEN FONT LICENSE" in (folder / "inter-LICENSE.txt").read_text(encoding="utf-8").upper()
+    licences = {"htmx": "Zero-Clause BSD", "inter": "SIL OPEN FONT LICENSE", "uplot": "The MIT License"}
+    assert {re.split(r"[.-]", name)[0] for name in present} == set(licences)
+    for name, licence in licences.items():
+        assert licence in (folder / f"{name}-LICENSE.txt").read_text(encoding="utf-8"), name
 
 
 def test_pages_name_no_other_server(repo):

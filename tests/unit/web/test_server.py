@@ -18,6 +18,7 @@ from appliance.web import sse
 from appliance.web.access import ANYBODY, EVERYONE, Guarded
 from appliance.web.app import MAX_BODY_BYTES, make_app, read_json
 from appliance.web.guard import Rules
+from appliance.web.pages import in_english
 from appliance.web.pool import Pool
 from appliance.web.server import WebServer
 
@@ -56,8 +57,8 @@ class _Strangers:
 class _Pages:
     """Draws an error as a line of HTML."""
 
-    def trouble(self, _, status, detail):
-        return HTMLResponse(f"<h1>{status}</h1>{detail}", status_code=status)
+    def trouble(self, _, status, what="", *, detail=""):
+        return HTMLResponse(f"<h1>{status}</h1>{what} {detail}", status_code=status)
 
 
 def _make(routes, pool, **more):
@@ -186,12 +187,20 @@ def test_a_stranger_is_asked_who_they_are_before_anything_is_looked_at(client):
     assert (answer.status_code, answer.text) == (401, "who are you?")
 
 
-@pytest.mark.parametrize(("kind", "status"), [("missing", 404), ("conflict", 409), ("store", 503)])
+@pytest.mark.parametrize(("kind", "status"), [("missing", 404), ("conflict", 409)])
 def test_expected_errors_have_their_status_and_say_why(client, kind, status):
     answer = client.get(f"/fail/{kind}")
     assert (answer.status_code, answer.json()) == (status, {"error": "why"})
     page = client.get(f"/fail/{kind}", headers={"Accept": "text/html"})
-    assert (page.status_code, page.text) == (status, f"<h1>{status}</h1>why")
+    assert (page.status_code, page.text) == (status, f"<h1>{status}</h1> why")
+
+
+def test_a_store_that_does_not_answer_is_told_in_our_words_and_in_its_own_in_the_log(client, caplog):
+    answer = client.get("/fail/store")
+    assert (answer.status_code, answer.headers["x-trouble"]) == (503, "store")
+    assert answer.json() == {"error": in_english("store")}
+    assert client.get("/fail/store", headers={"Accept": "text/html"}).text == "<h1>503</h1>store "
+    assert "does not answer: why" in caplog.text
 
 
 def test_a_body_must_be_a_small_json_object(client):
