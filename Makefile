@@ -6,13 +6,13 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv check test-long test-oldest bench models conformance screenshots trace sbom lock clean test-tools
+.PHONY: help demo test venv check test-long test-oldest bench bench-fleet models conformance screenshots trace sbom lock clean test-tools
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
 		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.run ## scanners, box and PACS on this machine, installed into .venv alone
+demo: $(VENV)/.server ## scanners, box, PACS and fleet server on this machine, installed into .venv alone
 	$(VENV)/bin/scanside demo $(ARGS)
 
 test: venv test-tools $(MLSERVER)/.mlserver ## every test at a tenth of its size; as root it may apt-get DCMTK, Orthanc, ...
@@ -35,6 +35,9 @@ test-oldest: test-tools $(MLSERVER)/.mlserver ## the tests with the oldest versi
 
 bench: venv test-tools ## the figures of the README, with peers in the same run
 	$(PY) tools/bench --json build/bench.json $(ARGS)
+
+bench-fleet: venv test-tools ## 10,000 simulated boxes on one machine; ARGS=--quick for 300
+	$(PY) tools/bench_fleet --json build/bench-fleet.json $(ARGS)
 
 models: venv ## compute the bundled packages anew; ARGS=NAME for one, ARGS=--check compares hashes only
 	$(PY) tools/models $(ARGS)
@@ -60,10 +63,11 @@ clean: ## everything made, environments too
 test-tools:
 	tools/test-tools
 
-$(VENV)/.run: requirements/run.txt pyproject.toml tools/venv
-	tools/venv $(VENV) run $(PYTHON)
+# With what the fleet server needs, which a box does not.
+$(VENV)/.server: requirements/server.txt pyproject.toml tools/venv
+	tools/venv $(VENV) server $(PYTHON)
 
-$(VENV)/.dev: requirements/dev.txt requirements/run.txt pyproject.toml tools/venv
+$(VENV)/.dev: requirements/dev.txt requirements/server.txt requirements/run.txt pyproject.toml tools/venv
 	tools/venv $(VENV) dev $(PYTHON)
 
 # A real KServe server for the tests. Where it cannot be had, the tests that need it skip with the reason.

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from appliance import __version__
 from appliance.box_tools import BoxTools
@@ -23,7 +23,17 @@ from appliance.deliver.stage import DeliverStage
 from appliance.deliver.worklist import worklist_stages
 from appliance.dicom.headers import read_header
 from appliance.errors import ConfigError, StoreError
-from appliance.health.checks import ChainCheck, ClockJumpCheck, DiskCheck, ScreensCheck, StagesCheck
+from appliance.health.checks import (
+    CertificatesCheck,
+    ChainCheck,
+    ClockJumpCheck,
+    DiskCheck,
+    DriftCheck,
+    ScreensCheck,
+    ShelfCheck,
+    SilenceCheck,
+    StagesCheck,
+)
 from appliance.health.housekeeping import HousekeepingStage
 from appliance.health.retention import RetentionStage
 from appliance.health.sampling import SamplingStage
@@ -56,7 +66,10 @@ from appliance.triage.packages import RunningPackages, load_packages, recover_pa
 from appliance.triage.stage import Bench, PrefetchStage, RoutingStage, RunStage
 from appliance.triage.worker_client import WorkerLink
 from appliance.web.server import WebServer
-from appliance.web.tls import server_context
+from appliance.web.tls import server_context, validity
+
+if TYPE_CHECKING:
+    from appliance.fleet.device.parts import FleetParts
 
 log = logging.getLogger(__name__)
 #: Associations may finish this long after SIGTERM; systemd's TimeoutStopSec is longer (T49).
@@ -129,6 +142,7 @@ class Daemon:
         clock: Clock | None = None,
         trusted_folders: Sequence[Path] = (),
         settings: Settings | None = None,
+        fleet_within_s: float = 30.0,
     ) -> None:
         """Build every part; nothing listens before ``start``.
 
@@ -137,6 +151,7 @@ class Daemon:
             clock: A test's clock.
             trusted_folders: Packages that a test made; no configuration key reaches this.
             settings: The site's, where the box was started from files; pages change them.
+            fleet_within_s: The fleet link's first connection comes within so long, by chance; a demo does not wait.
 
         Raises:
             ConfigError: The configuration does not fit this machine or the packages.
@@ -147,6 +162,8 @@ class Daemon:
         kserve = kserve_wishes(config)
         check_tls(config)
         web_tls = server_context(tls.certificate_path, tls.key_path) if (tls := config.screen.tls) else None
+        certificates = {"screen.tls": config.screen.tls, "dicom.tls": config.dicom.tls}
+        shown = {key: validity(one.certificate_path) for key, one in certificates.items() if one is not None}
         if config.screen.oidc is not None:
             from appliance.web.oidc import Provider  # Authlib is loaded where it is asked for
 
@@ -207,6 +224,18 @@ class Daemon:
         self.reports: dict[str, ReportPackage] = {}
         self.texts: dict[str, PackageText] = {}
         self._tell_texts()
+        self._asked, self._stop = threading.Event(), threading.Event()
+        #: Whether the end that was asked for is to be followed by a new start.
+        self.is_restarting = False
+        self.tools = BoxTools(
+            config,
+            store,
+            self.clock,
+            settings=settings,
+            ports=lambda: (self.dicom_port, self.screen_port),
+            on_restart=self._ask_restart if settings is not None else None,
+        )
+        self.fleet = self._fleet_parts(fleet_within_s)
         stages: list[Stage] = [
             PackagesStage(bench, on_change=self._tell_texts, wake_routing=lambda: self._ring("routing")),
             CompletenessStage(store, config.completeness, self.clock, wake_triage=lambda: self._ring("routing")),
@@ -230,6 +259,7 @@ class Daemon:
             HousekeepingStage(store, config.retention, self.clock),
             RetentionStage(store, config, self.clock),
             SamplingStage(store, self.clock),
+            *(self.fleet.stages if self.fleet is not None else ()),
         ]
         self.runners = {stage.name: Runner(stage, self.clock) for stage in stages}
         web_beat = Beat(_WebLoop(), self.clock)
@@ -237,19 +267,10 @@ class Daemon:
         checks: list[Check] = [
             *(DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats), ChainCheck(store)),
             ScreensCheck(store, config),
+            CertificatesCheck(store, shown),
+            *(SilenceCheck(store, config, self.clock), DriftCheck(store, self.clock), ShelfCheck(store)),
         ]
         self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
-        self._asked = threading.Event()
-        #: Whether the end that was asked for is to be followed by a new start.
-        self.is_restarting = False
-        self.tools = BoxTools(
-            config,
-            store,
-            self.clock,
-            settings=settings,
-            ports=lambda: (self.dicom_port, self.screen_port),
-            on_restart=self._ask_restart if settings is not None else None,
-        )
         self.scp = self._receiver()
         screen = screen_app(store, config, self.texts, self.clock, self.tools)
         self.web = WebServer(
@@ -261,9 +282,19 @@ class Daemon:
         )
         self.dicom_port = 0
         self.screen_port = 0
-        self._stop = threading.Event()
         with store.db.write() as tx:
             tx.journal(DaemonStarted(version=__version__, mode=config.site.mode, recovered=recovered))
+
+    def _fleet_parts(self, first_within_s: float) -> FleetParts | None:
+        """What reports to the fleet server; its libraries are loaded where there is one."""
+        if self.config.fleet is None:
+            self.store.fleet.leave()
+            return None
+        from appliance.box_acts import BoxActs
+        from appliance.fleet.device.parts import fleet_parts
+
+        acts = BoxActs(self.config, self.store, self.tools, self._stop)
+        return fleet_parts(self.config, self.store, self.clock, acts, self._ring, first_within_s=first_within_s)
 
     def _said(self, delivery_id: int) -> Said | None:
         return self.store.deliveries.said(delivery_id)
@@ -379,6 +410,8 @@ class Daemon:
         for name, runner in reversed(self.runners.items()):
             if not runner.join(_JOIN_S):
                 log.warning("stage %s did not end within %g s", name, _JOIN_S)
+        if self.fleet is not None:
+            self.fleet.close()
         for deliverer in self.deliverers:
             deliverer.close()
         self.web.stop()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.child import Limits, Progress, run_limited
 from engines.data_rules import data_faults
-from engines.errors import ChildError, PackageError
+from engines.errors import ChildError, PackageError, SignatureError
 from engines.graph_memory import Needs, memory_needs, profile_faults
 from engines.graph_rules import rule_faults
 from engines.manifest import Profile
@@ -64,6 +64,7 @@ def gate_package(
         trusted: For makers, who check before they sign: the signature is not asked for.
 
     Raises:
+        SignatureError: It is not signed by one of ``keys``.
         PackageError: It is refused; one line per fault.
     """
     request = {"folder": str(folder), "keys": [key.pem() for key in keys], "trusted": trusted}
@@ -76,20 +77,21 @@ def gate_package(
         }.get(error.fault, "reading it ends the reader")
         raise PackageError(f"{folder}: refused: {why}; ask its maker for a plain export ({error})") from error
     if "refused" in answer:
-        raise PackageError("\n".join(answer["refused"]))
+        kind = PackageError if answer["signed"] else SignatureError
+        raise kind("\n".join(answer["refused"]))
     stages = tuple(StageFacts(**stage) for stage in answer.pop("stages"))
     return GateReport(**{**answer, "signed_by": tuple(answer["signed_by"])}, stages=stages)
 
 
 def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
-    """Be the child: ``{folder, keys: [PEM], trusted}`` becomes ``GateReport`` as data, or ``{refused: [line]}``."""
+    """Be the child: ``{folder, keys: [PEM], trusted}`` becomes ``GateReport`` as data, or ``{refused, signed}``."""
     folder = Path(request["folder"])
     try:
         package = load_package(
             folder, keys=[load_public(str(pem)) for pem in request["keys"]], trusted=request.get("trusted", False)
         )
     except PackageError as error:
-        return {"refused": _at_most(str(error).splitlines())}
+        return {"refused": _at_most(str(error).splitlines()), "signed": not isinstance(error, SignatureError)}
     faults: list[str] = []
     stages: list[StageFacts] = []
     for index, stage in enumerate(package.manifest.stages):
@@ -101,7 +103,7 @@ def handle(request: dict[str, Any], _progress: Progress) -> dict[str, Any]:
         faults += _together(package, stages, known)
     faults += data_faults(package, {name: rank for facts in stages for name, rank in facts.inputs.items()})
     if faults:
-        return {"refused": [f"{folder}: {line}" for line in _at_most(faults)]}
+        return {"refused": [f"{folder}: {line}" for line in _at_most(faults)], "signed": True}
     return {
         "name": package.name,
         "version": package.version,

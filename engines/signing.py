@@ -141,7 +141,7 @@ def sign(payload_type: str, payload: bytes, keys: Sequence[PrivateKey]) -> bytes
     """
     if not keys:
         raise SignatureError("nothing was signed: no key was given")
-    message = _pre_authentication_encoding(payload_type, payload)
+    message = pre_authentication_encoding(payload_type, payload)
     envelope = {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": payload_type,
@@ -150,6 +150,25 @@ def sign(payload_type: str, payload: bytes, keys: Sequence[PrivateKey]) -> bytes
         ],
     }
     return json.dumps(envelope, indent=1).encode() + b"\n"
+
+
+def add_signature(envelope: bytes, payload_type: str, key: PrivateKey) -> bytes:
+    """Sign what an envelope holds once more, with another key; one that signed it before changes nothing.
+
+    Raises:
+        SignatureError: It is no envelope, of another type, or has all the signatures that are read.
+    """
+    found, payload, signatures = _open(envelope)
+    if found != payload_type:
+        raise SignatureError(f"signed as {found!r}, expected {payload_type!r}")
+    message = pre_authentication_encoding(payload_type, payload)
+    if any(_holds(key.public, signature, message) for _, signature in signatures):
+        return envelope
+    if len(signatures) == _MAX_SIGNATURES:
+        raise SignatureError(f"{_MAX_SIGNATURES} signatures stand in it already; no more are read")
+    document = parse_strict(envelope)
+    document["signatures"].append({"keyid": key.public.keyid, "sig": base64.b64encode(key.sign(message)).decode()})
+    return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def verify(envelope: bytes, payload_type: str, trusted: Sequence[PublicKey], *, threshold: int = 1) -> Verified:
@@ -169,7 +188,7 @@ def verify(envelope: bytes, payload_type: str, trusted: Sequence[PublicKey], *, 
     found, payload, signatures = _open(envelope)
     if found != payload_type:
         raise SignatureError(f"signed as {found!r}, expected {payload_type!r}")
-    message = _pre_authentication_encoding(payload_type, payload)
+    message = pre_authentication_encoding(payload_type, payload)
     keys = {key.raw: key for key in trusted}
     signed_by = sorted(key.keyid for key in keys.values() if any(_holds(key, s, message) for _, s in signatures))
     if len(signed_by) < threshold:
@@ -193,7 +212,7 @@ def parse_strict(data: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def _pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     """PAE of DSSE v1 (protocol.md): lengths before contents, so that no two pairs give the same bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -235,3 +235,23 @@ def _service_user():
         except KeyError:
             continue
     return pytest.skip("running as root and there is no user to drop to")
+
+
+@pytest.fixture(scope="session")
+def fleet_broker():
+    """A real mosquitto with TLS and ACL, as ``fleet_kit.Mosquitto``; who kills it makes one of their own."""
+    from fleet_kit import Mosquitto
+
+    broker = Mosquitto().start()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def fleet_postgres():
+    """A real PostgreSQL, as ``fleet_kit.Postgres``."""
+    from fleet_kit import Postgres
+
+    server = Postgres()
+    yield server
+    server.close()

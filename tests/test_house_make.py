@@ -89,6 +89,13 @@ def test_without_root_what_is_missing_is_said_and_nothing_is_installed(drop_user
     assert "tests that need them skip: dcmtk" in done.stdout
     assert "as root: apt-get install dcmtk" in done.stdout
     assert "apt-get was called" not in done.stdout
+    # A browser without a font for Chinese would fail tests.
+    assert "fontconfig fonts-wqy-microhei" in done.stdout
+    for found, is_missing in (("echo a-font.ttc", False), (":", True)):
+        program(drop_user.home / "bin", "fc-list", found)
+        drop_user.own(drop_user.home)
+        done = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=False, **given)
+        assert ("fonts-wqy-microhei" in done.stdout) is is_missing, found
 
 
 @pytest.mark.req("R-HOUSE-12")

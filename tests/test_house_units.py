@@ -92,7 +92,9 @@ def test_the_kiosk_is_a_unit_without_fault_that_always_comes_back_and_may_sound(
     assert "--autoplay-policy=no-user-gesture-required" in text
 
 
-@pytest.mark.parametrize(("unit", "bound"), [("scanside.service", 12), ("scanside-worker.service", 10)])
+@pytest.mark.parametrize(
+    ("unit", "bound"), [("scanside.service", 12), ("scanside-worker.service", 10), ("scanside-fleet.service", 12)]
+)
 def test_the_exposure_of_the_units_is_within_bounds(analyze, unit, bound):
     done = subprocess.run(
         [analyze, "security", "--offline=yes", "--no-pager", f"--threshold={bound}", UNITS / unit],
@@ -123,7 +125,7 @@ def test_the_worker_sees_neither_database_nor_configuration_and_cannot_change_wh
 
 
 def test_no_unit_leaves_a_core_with_pixels():
-    for unit in ("scanside.service", "scanside-worker.service", "scanside-kiosk.service"):
+    for unit in ("scanside.service", "scanside-worker.service", "scanside-kiosk.service", "scanside-fleet.service"):
         assert setting(unit, "LimitCORE") == ["0"]
 
 
@@ -133,6 +135,8 @@ def test_a_configuration_error_is_not_restarted_and_anything_else_is():
     assert setting("scanside.service", "Restart") == ["on-failure"]
     assert setting("scanside.service", "StartLimitIntervalSec") == ["0"]
     assert setting("scanside.service", "Type") == ["notify"]
+    assert setting("scanside-fleet.service", "RestartPreventExitStatus") == ["78"]
+    assert setting("scanside-fleet.service", "Restart") == ["on-failure"]
 
 
 def test_systemd_waits_longer_than_our_own_stop_budget():

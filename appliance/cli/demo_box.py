@@ -13,12 +13,14 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from appliance.cli.demo_fleet import DemoFleet
 from appliance.config import Config
 from appliance.daemon import Daemon
 from appliance.records import SYSTEM, DeliveryKind, DeliveryState, Outcome
 from appliance.screen.packages import PackageText
 from appliance.screen.screens import new_ticket, pairing_path
 from appliance.screen.users import ROLES
+from appliance.settings import Settings, dump, load_box, to_yaml
 from appliance.simulate.files import collect
 from appliance.simulate.orthanc import Orthanc, find_orthanc
 from appliance.simulate.pacs import Pacs
@@ -31,6 +33,8 @@ from engines.package import bundled_packages, load_package
 
 log = logging.getLogger(__name__)
 _AE = "SCANSIDE"
+#: The configuration of the demo, in its folder.
+BASE = "appliance.yaml"
 #: What the scenarios are for; a package that no study of the demo needs would only make it start later.
 _PACKAGES = ("head-ct-hyperdensity", "cxr-triage")
 
@@ -167,13 +171,15 @@ def _millilitres(volume: Any) -> float | None:
 class DemoBox:
     """Everything that the demo starts; a context manager."""
 
-    def __init__(self, state: Path, own_files: Path | None) -> None:
+    def __init__(self, state: Path, own_files: Path | None, fleet: DemoFleet | None = None) -> None:
         """Prepare.
 
         Args:
-            state: An empty folder for everything.
+            state: A folder for everything.
             own_files: Files to send instead of the simulated studies.
+            fleet: What it reports to, which starts already; None: nothing.
         """
+        self._fleet = fleet
         self._state = state
         self._own_files = own_files
         self._stack = contextlib.ExitStack()
@@ -210,7 +216,12 @@ class DemoBox:
 
     def _start(self) -> None:
         port = self._start_pacs()
-        self.daemon = Daemon(demo_config(self._state, port))
+        is_in_fleet = self._fleet is not None and self._fleet.join(self._state / "fleet")
+        # From a file, as every box, so that its settings page has something to change.
+        base = self._state / BASE
+        base.write_text(to_yaml(dump(demo_config(self._state, port, fleet=is_in_fleet))), encoding="utf-8")
+        loaded = load_box(base)
+        self.daemon = Daemon(loaded.config, settings=Settings(loaded), fleet_within_s=0)
         self.texts = self.daemon.texts
         self.daemon.start()
         self._stack.callback(self.daemon.stop, "the demo has ended")
@@ -300,6 +311,30 @@ class DemoBox:
             return True
         return not self.daemon.store.revisions.open_series() and all(one.is_over for one in self.studies())
 
+    def fleet_told(self, limit_s: float = 0) -> dict[str, Any]:
+        """What the fleet server knows of this box, or why there is none (``left_out``).
+
+        Args:
+            limit_s: Wait so long until it has everything that the box owes it.
+        """
+        fleet, store = self._fleet, self.daemon.store
+        if fleet is None:
+            return {"left_out": "nobody asked for it"}
+        last = store.journal.last_seq()
+
+        def is_told() -> bool:
+            place = store.fleet.place()
+            return place.cursor >= last and not place.batches
+
+        told = fleet.settle(is_told, limit_s)
+        acked = store.fleet.place().cursor if told else 0
+        return {"left_out": fleet.why or None, "device": fleet.device or None, "acked": acked, **told}
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether somebody asked for a restart on the settings page."""
+        return self.daemon.is_restarting
+
     def save_pacs(self) -> None:
         """Leave the PACS's objects as files under ``pacs``; our own SCP keeps them there anyway."""
         for failure in self._failures:
@@ -308,8 +343,11 @@ class DemoBox:
             self._orthanc.save_all(self._state / "pacs")
 
 
-def demo_config(state: Path, pacs_port: int) -> Config:
-    """The configuration of the demo: two scanners in the path, a PACS for tests, its packages live."""
+def demo_config(state: Path, pacs_port: int, *, fleet: bool = False) -> Config:
+    """The configuration of the demo: two scanners in the path, a PACS for tests, its packages live.
+
+    In a fleet, each result is told at once: nobody waits an hour for a demo, and its patients are made up.
+    """
     return Config.model_validate(
         {
             "site": {"name": "Demonstration", "mode": "evaluation"},
@@ -333,6 +371,7 @@ def demo_config(state: Path, pacs_port: int) -> Config:
             "packages": [{"name": name, "role": "live"} for name in _with_required(_PACKAGES)],
             "disk": {"reserve_bytes": 256 * 1024**2, "reserve_fraction": 0},
             "screen": {"port": 0},
+            **({"fleet": {"detail": "study"}} if fleet else {}),
         }
     )
 

@@ -59,6 +59,10 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
             )
         for issue in box.issues:
             click.echo(f"  {issue.severity}: {issue.code} {issue.subject} since {issue.since_at:%Y-%m-%d %H:%M:%S} UTC")
+            if issue.shelved_until is not None:
+                click.echo(f"    shelved until {issue.shelved_until:%Y-%m-%d %H:%M} UTC by {issue.acknowledged_by}")
+            elif issue.acknowledged_at is not None:
+                click.echo(f"    acknowledged by {issue.acknowledged_by}")
             if why := issue.detail.get("why"):
                 click.echo(f"    {why}")
         if not box.issues:

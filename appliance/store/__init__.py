@@ -21,6 +21,8 @@ from appliance.store.deliveries import Deliveries
 from appliance.store.destination_states import DestinationStates
 from appliance.store.engines import EngineFacts
 from appliance.store.escalations import Escalations
+from appliance.store.fleet import FleetRows
+from appliance.store.fleet_jobs import FleetJobs
 from appliance.store.health_samples import HealthSamples
 from appliance.store.images import Images
 from appliance.store.issues import Issues
@@ -90,6 +92,8 @@ class Store:
     tokens: Tokens
     worklist: Worklist
     timings: Timings
+    fleet: FleetRows
+    fleet_jobs: FleetJobs
 
     @classmethod
     def open(cls, state_path: Path, clock: Clock, *, reserve_bytes: int | None = None) -> Store:
@@ -139,6 +143,8 @@ class Store:
             tokens=Tokens(db),
             worklist=Worklist(db),
             timings=Timings(db),
+            fleet=FleetRows(db),
+            fleet_jobs=FleetJobs(db),
         )
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.migrations import MIGRATIONS
 
 #: Schema that this code reads and writes; ``PRAGMA user_version`` of the file.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 #: What SQLite says where the file is whole and cannot be written now (error codes need Python 3.11).
 _NO_DAMAGE = ("is full", "is locked", "unable to open", "readonly")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -29,9 +29,14 @@ class Sample:
         cpu_percent: Of all cores.
         memory_percent: Of the machine's.
         disk_percent: Used, of the disk of the spool.
+        disk_wear_percent: Of its life, behind it.
         temperature_c: The hottest sensor.
+        throttled: 1 where heat or power held processor or GPU back. Of an hour: in any of its minutes.
         gpu_percent: Busy.
         gpu_memory_percent: Of the GPU's.
+        gpu_temperature_c: Of the GPU.
+        network_in_bytes_s: Received from other machines, a second.
+        network_out_bytes_s: Sent to them.
     """
 
     studies: int | None = None
@@ -42,15 +47,23 @@ class Sample:
     cpu_percent: float | None = None
     memory_percent: float | None = None
     disk_percent: float | None = None
+    disk_wear_percent: float | None = None
     temperature_c: float | None = None
+    throttled: float | None = None
     gpu_percent: float | None = None
     gpu_memory_percent: float | None = None
+    gpu_temperature_c: float | None = None
+    network_in_bytes_s: float | None = None
+    network_out_bytes_s: float | None = None
 
 
 METRICS = tuple(field.name for field in fields(Sample))
 _SUMMED = frozenset({"studies"})
 _HIGHEST = frozenset(
-    {"end_to_end_p95_ms", "queue_age_s", "analyses_waiting", "cpu_percent", "temperature_c", "gpu_percent"}
+    {
+        *("end_to_end_p95_ms", "queue_age_s", "analyses_waiting", "cpu_percent", "temperature_c", "gpu_percent"),
+        *("throttled", "gpu_temperature_c", "disk_wear_percent"),
+    }
 )
 
 
@@ -117,6 +130,15 @@ class HealthSamples:
         found.sort(key=lambda point: point.at)
         width = max(_MINUTE, _whole_minutes((until - since) / points))
         return (_drawn(found, width) if len(found) > points else found)[-points:]
+
+    def minutes(self, since: datetime, until: datetime) -> list[Point]:
+        """The minutes of a time as they were written, oldest first."""
+        return self._read("minute", since, until)
+
+    def forget_after(self, at: datetime) -> None:
+        """Drop the minutes from one on: the clock was set back before them, and they are still to come."""
+        with self._db.write() as tx:
+            tx.execute("DELETE FROM health_sample WHERE span = 'minute' AND at >= ?", (iso(at),))
 
     def _read(self, span: str, since: datetime, until: datetime) -> list[Point]:
         rows = self._db.all(

@@ -330,5 +330,45 @@ CREATE INDEX journal_built ON journal (study_id) WHERE kind = 'delivery_built';
 CREATE INDEX analysis_timing ON analysis (package, done_at) WHERE role = 'live';
 """
 
+_FIVE = """
+ALTER TABLE issue ADD COLUMN acknowledged_at TEXT;
+ALTER TABLE issue ADD COLUMN acknowledged_by TEXT;
+ALTER TABLE issue ADD COLUMN shelved_until TEXT;
+CREATE TABLE fleet_state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE fleet_batch (
+    id TEXT PRIMARY KEY,
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    made_at TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE fleet_job (
+    id TEXT PRIMARY KEY,
+    ctr INTEGER NOT NULL UNIQUE,
+    op TEXT NOT NULL,
+    envelope BLOB NOT NULL,
+    state TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    code TEXT NOT NULL DEFAULT '',
+    figures TEXT NOT NULL DEFAULT '{}',
+    received_at TEXT NOT NULL,
+    state_at TEXT NOT NULL,
+    approved_by TEXT NOT NULL DEFAULT '',
+    work TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID, STRICT;
+CREATE INDEX fleet_job_open ON fleet_job (ctr) WHERE state NOT IN
+ ('SUCCEEDED', 'FAILED', 'ROLLED_BACK', 'REJECTED', 'CANCELED', 'TIMED_OUT', 'REMOVED', 'ALREADY_INSTALLED');
+CREATE TABLE equipment (
+    source TEXT NOT NULL,
+    modality TEXT NOT NULL,
+    make TEXT NOT NULL,
+    model TEXT NOT NULL,
+    kernel TEXT NOT NULL,
+    series INTEGER NOT NULL,
+    days INTEGER NOT NULL DEFAULT 1,
+    last_at TEXT NOT NULL,
+    PRIMARY KEY (source, modality, make, model, kernel)
+) WITHOUT ROWID, STRICT;
+"""
+
 #: Schema 1 is the first; ``schema.sql`` always writes the newest. A test holds both against each other.
-MIGRATIONS: dict[int, str] = {1: _TWO, 2: _THREE, 3: _FOUR}
+MIGRATIONS: dict[int, str] = {1: _TWO, 2: _THREE, 3: _FOUR, 4: _FIVE}

@@ -20,6 +20,7 @@ from appliance.records import Header, Received, Severity
 from appliance.store import Store
 from appliance.store.database import Transaction, set_aside
 from appliance.store.facts.box import DatabaseRebuilt
+from appliance.store.fleet import MADE, OUTLIVES_REBUILD, put_state
 from appliance.store.hashing import GENESIS, row_hash
 from appliance.store.issues import raise_issue
 from appliance.store.receiving import Original
@@ -68,6 +69,7 @@ def rebuild(state_path: Path, clock: Clock, reader: Reader, why: str, *, reserve
     _carry_rejections(store, aside / "scanside.db")
     _carry_access(store, aside / "scanside.db")
     _carry_register(store, aside / "scanside.db")
+    _carry_fleet(store, aside / "scanside.db")
     sent = _delivered(aside / "scanside.db")
     adopter = Adopter(store, reader, sent.keys())
     for relative in sorted(store.spool.iter_files(), key=lambda name: store.spool.path(name).stat().st_mtime_ns):
@@ -272,6 +274,22 @@ def _carry_register(store: Store, old: Path) -> None:
     with store.db.write() as tx:
         for row in _rows(old, "SELECT * FROM communication"):
             tx.insert("communication", **(dict(zip(row.keys(), tuple(row), strict=True)) | {"alert_id": 0}))
+
+
+def _carry_fleet(store: Store, old: Path) -> None:
+    """What the server has acknowledged is not told again under the new stream, and no job is done twice."""
+    passed = len(_rows(old, "SELECT seq FROM journal WHERE seq <= (SELECT seq FROM cursor WHERE reader = 'fleet')"))
+    with store.db.write() as tx:
+        for table in ("fleet_job", "equipment"):
+            for row in _rows(old, f"SELECT * FROM {table}"):  # noqa: S608 - literals above
+                tx.insert(table, **{name: row[name] for name in row.keys()})  # noqa: SIM118 - a row is no mapping
+        for row in _rows(old, "SELECT name, value FROM fleet_state"):
+            if row["name"] in OUTLIVES_REBUILD:
+                put_state(tx, row["name"], row["value"])
+        if passed:
+            # The rows that were carried come right after the first one, which made the new database.
+            put_state(tx, MADE, str(1 + passed))
+            tx.execute("INSERT INTO cursor VALUES ('fleet', ?)", (1 + passed,))
 
 
 def _rows(old: Path, sql: str) -> list[sqlite3.Row]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from appliance.records import DeliveryKind, DeliveryState, Identity, Received, Severity, VersionState
 from appliance.store.database import Transaction
+from appliance.store.equipment import note_series
 from appliance.store.facts.intake import IdentityCorrected
 from appliance.store.issues import raise_issue
 from appliance.store.jsonable import dump
@@ -65,6 +66,7 @@ def series_for(tx: Transaction, study_id: int, received: Received) -> int:
     )
     if row is not None:
         return int(row["id"])
+    note_series(tx, received.source, header)
     if header.protocol_name:
         tx.execute(
             "INSERT INTO source_fact VALUES (?, 'protocol', ?, 1, ?) ON CONFLICT (source, fact, value)"

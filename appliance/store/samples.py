@@ -1,13 +1,16 @@
-"""Chance picks studies of which nothing was flagged for review, so that misses are counted and not only false alarms.
+"""Which studies wait for a review: those that were asked for, those whose images changed, and a sample by chance.
 
-The choice follows from the database's stream and the study's number alone: the same every time it is made, and known to
-nobody who reads the study.
+The sample is drawn from the studies of which nothing was flagged, in evaluation and in clinical use alike: without it
+nobody would ever learn of a miss. A study's draw is a function of its number and of a seed that never leaves the
+database, so it is the same every time it is made, another analysis of it is no second draw, and nobody who reads or
+sends studies can tell or choose which are drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 
 from appliance.records import SELF_TEST_SOURCE, Outcome
 from appliance.store.database import Database, Transaction
@@ -17,11 +20,13 @@ from appliance.store.viewrows import marks
 
 #: Of the studies of which nothing was flagged.
 SHARE = 0.02
+#: The row of ``meta`` with the seed; the database's ``stream`` would not do, since screens and fleet are told it.
+_SEED = "sample_seed"
 
 
-def is_chosen(stream: str, study_id: int, share: float = SHARE) -> bool:
+def is_chosen(seed: str, study_id: int, share: float = SHARE) -> bool:
     """Whether a study is one of the sample."""
-    digest = hashlib.sha256(f"review sample/{stream}/{study_id}".encode()).digest()
+    digest = hashlib.sha256(f"review sample/{seed}/{study_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
@@ -67,15 +72,20 @@ def basis_ids(db: Database | Transaction, study_id: int) -> list[int]:
 
 
 def _sample(tx: Transaction, study_id: int) -> None:
-    stream = tx.one("SELECT value FROM meta WHERE key = 'stream'")
     looked = tx.one(
         "SELECT 1 FROM analysis WHERE study_id = ? AND role = 'live' AND superseded_by IS NULL"  # noqa: S608 - marks
         f" AND outcome = 'NOTHING_FLAGGED' AND intended_use IN ({marks(LOOKING)})"
         " AND EXISTS (SELECT 1 FROM study s WHERE s.id = analysis.study_id AND s.source <> ?)",
         (study_id, *LOOKING, SELF_TEST_SOURCE),
     )
-    if stream is None or looked is None or not is_chosen(stream["value"], study_id):
+    if looked is None or not is_chosen(_seed(tx), study_id):
         return
     sql = "INSERT INTO review_sample VALUES (?, ?, ?, NULL) ON CONFLICT (study_id) DO NOTHING"
     if tx.execute(sql, (study_id, tx.at, SHARE)).rowcount:
         tx.journal(ReviewSampled(share=SHARE), study_id=study_id)
+
+
+def _seed(tx: Transaction) -> str:
+    """Made with the first draw of a database."""
+    tx.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (_SEED, secrets.token_hex(16)))
+    return str(tx.all("SELECT value FROM meta WHERE key = ?", (_SEED,))[0]["value"])

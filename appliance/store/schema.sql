@@ -383,7 +383,10 @@ CREATE TABLE issue (
     study_id INTEGER,
     since_at TEXT NOT NULL,
     detail TEXT NOT NULL,
-    cleared_at TEXT
+    cleared_at TEXT,
+    acknowledged_at TEXT,
+    acknowledged_by TEXT,
+    shelved_until TEXT              -- until then it is listed and not told anew
 ) STRICT;
 CREATE UNIQUE INDEX issue_open ON issue (code, subject) WHERE cleared_at IS NULL;
 
@@ -597,3 +600,46 @@ CREATE INDEX review_sample_open ON review_sample (chosen_at) WHERE done_at IS NU
 CREATE INDEX alert_undecided ON alert (raised_at) WHERE decided_at IS NULL AND state <> 'withdrawn';
 CREATE INDEX analysis_counted ON analysis (done_at)
  WHERE role = 'live' AND superseded_by IS NULL AND outcome IN ('FINDING', 'NOTHING_FLAGGED');
+
+-- The fleet link (appliance/fleet/device). Its cursor is the row 'fleet' of cursor; what it is told and what it must
+-- not count anew stand here by name.
+CREATE TABLE fleet_state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+
+-- Rows of the journal on their way: first to last, the same ones until the server has committed them.
+CREATE TABLE fleet_batch (
+    id TEXT PRIMARY KEY,            -- ULID
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    made_at TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- Jobs that the server gave, for a year; ctr rises for ever.
+CREATE TABLE fleet_job (
+    id TEXT PRIMARY KEY,            -- ULID
+    ctr INTEGER NOT NULL UNIQUE,
+    op TEXT NOT NULL,
+    envelope BLOB NOT NULL,         -- DSSE, as it came
+    state TEXT NOT NULL,
+    version INTEGER NOT NULL,       -- counts the steps
+    code TEXT NOT NULL DEFAULT '',
+    figures TEXT NOT NULL DEFAULT '{}',
+    received_at TEXT NOT NULL,
+    state_at TEXT NOT NULL,
+    approved_by TEXT NOT NULL DEFAULT '',
+    work TEXT NOT NULL DEFAULT '{}' -- JSON: what the present step has noted for itself
+) WITHOUT ROWID, STRICT;
+CREATE INDEX fleet_job_open ON fleet_job (ctr) WHERE state NOT IN
+ ('SUCCEEDED', 'FAILED', 'ROLLED_BACK', 'REJECTED', 'CANCELED', 'TIMED_OUT', 'REMOVED', 'ALREADY_INSTALLED');
+
+-- What the images of a source say that made them, counted; no serial number, no station.
+CREATE TABLE equipment (
+    source TEXT NOT NULL,
+    modality TEXT NOT NULL,
+    make TEXT NOT NULL,
+    model TEXT NOT NULL,
+    kernel TEXT NOT NULL,
+    series INTEGER NOT NULL,
+    days INTEGER NOT NULL DEFAULT 1,      -- on which one came
+    last_at TEXT NOT NULL,
+    PRIMARY KEY (source, modality, make, model, kernel)
+) WITHOUT ROWID, STRICT;

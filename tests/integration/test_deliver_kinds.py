@@ -405,7 +405,7 @@ def test_a_his_reads_in_the_language_of_the_site_why_a_study_was_not_analysed(bo
     message = parser.parse(peer.got[0].decode("gb18030"))
     observed = [str(obx[5]) for obx in message.segments("OBX")]
     assert observed[1] == "未分析。"
-    assert observed[2].startswith("incomplete: 序列不完整。 该序列有 3 幅影像已不在本机")
+    assert observed[2].startswith("incomplete: 序列不完整。 该序列有 3 幅图像已不在本机")
 
 
 @pytest.mark.req("R-DELIVER-02", "R-DELIVER-08")

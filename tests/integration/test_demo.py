@@ -19,6 +19,10 @@ WITHOUT_ORTHANC = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "import appliance.cli.demo_box as box; box.find_orthanc = lambda: None\nfrom appliance.cli import main; main()"
 )
+#: Besides, a fleet server that ends at once.
+WITHOUT_FLEET = (
+    "import appliance.cli.demo_fleet as fleet; fleet.SERVER = 'appliance.no_such_server'\n" + WITHOUT_ORTHANC
+)
 
 
 def demo(*arguments, program=("-m", "appliance.cli")):
@@ -34,11 +38,18 @@ def demo(*arguments, program=("-m", "appliance.cli")):
     return done, json.loads(done.stdout)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One run of all of it: process, document, and the folder that it kept."""
+    kept = tmp_path_factory.mktemp("demo") / "kept"
+    return *demo("--keep", kept), kept
+
+
 @pytest.mark.req("R-DEMO-01")
 @pytest.mark.req("R-DEMO-02")
 @pytest.mark.req("R-DEMO-03")
-def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(tmp_path):
-    done, document = demo("--keep", tmp_path / "kept")
+def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(whole):
+    done, document, kept = whole
     assert done.returncode == 0, done.stderr
     endings = [(study["outcome"], study["reason"]) for study in document["studies"]]
     assert sorted(endings, key=str) == [
@@ -64,7 +75,6 @@ def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(tmp_path
     once = {"sent": 1, "owed": 1}
     assert bleed["pacs"] == {"images": {"sent": 33, "owed": 33}, "sr": once, "gsps": once, "ko": once, "sc": once}
     assert "http://127.0.0.1:" in done.stderr
-    kept = tmp_path / "kept"
     objects = [pydicom.dcmread(path, stop_before_pixels=True) for path in (kept / "pacs").glob("*.dcm")]
     assert (
         sum(ds.Modality == "SR" and ds.SOPClassUID.endswith("88.34") for ds in objects) >= 3
@@ -78,16 +88,37 @@ def test_every_study_of_the_demo_ends_as_it_should_and_reaches_the_pacs(tmp_path
     assert document["sign_in"]["password"] not in log
 
 
+@pytest.mark.req("R-FLEET-60")
+def test_the_box_of_the_demo_is_in_a_fleet_with_its_results_and_its_health(whole):
+    done, document, kept = whole
+    fleet = document["fleet"]
+    if "mosquitto" in (fleet["left_out"] or ""):
+        pytest.skip(fleet["left_out"])
+    assert fleet["left_out"] is None, (kept / "fleet-server.log").read_text()
+    assert fleet["state"] == "online"
+    assert fleet["health"] == {"mode": "evaluation", "ai": "ready"}
+    assert fleet["acked"] > 0
+    analyses = sum(len(study["looked_for"]) for study in document["studies"])
+    assert fleet["records"] > fleet["results"] >= analyses > 0
+    assert {"head-ct-hyperdensity", "cxr-triage"} <= set(fleet["packages"])
+    assert fleet["device"] in done.stderr
+    assert "The fleet server has this box: online" in done.stderr
+
+
 @pytest.mark.req("R-DEMO-04")
 @pytest.mark.req("R-DEMO-06")
+@pytest.mark.req("R-FLEET-60")
 def test_own_files_are_sent_instead_and_a_pacs_of_ours_stands_in_for_orthanc(tmp_path):
     from appliance.simulate.dicomize import save
     from appliance.simulate.scenarios import SCENARIOS
 
     save(next(one for one in SCENARIOS if one.name == "knee_xray").build("own"), tmp_path / "own")
     (tmp_path / "own" / "notes.txt").write_text("not DICOM")
-    done, document = demo("--send", tmp_path / "own", "--keep", tmp_path / "kept", program=("-c", WITHOUT_ORTHANC))
+    done, document = demo("--send", tmp_path / "own", "--keep", tmp_path / "kept", program=("-c", WITHOUT_FLEET))
     assert done.returncode == 0, done.stderr
+    # A fleet that cannot be had is told in a line, and nothing else misses it.
+    assert document["fleet"] == {"left_out": "its server did not start; see the log", "device": None, "acked": 0}
+    assert "Fleet:         left out: its server did not start; see the log" in done.stderr
     assert [study["outcome"] for study in document["studies"]] == ["NOT_APPLICABLE"]
     assert len(list((tmp_path / "kept" / "pacs").glob("*.dcm"))) == 1
 
@@ -112,12 +143,12 @@ def test_one_click_opens_the_alert_screen_of_the_demo_and_each_role_can_sign_in(
         with httpx.Client(base_url=address, timeout=60) as late:
             assert late.get(ticket).status_code == 422
         assert names.split(", ") == ["viewer", "technologist", "radiologist", "administrator", "service"]
-        for name in ("viewer", "service"):
+        for name, path in (("viewer", "/account"), ("administrator", "/settings/site")):
             with httpx.Client(base_url=address, headers={"Origin": address}, timeout=60) as desk:
                 desk.get("/sign-in")
                 given = {"csrf": desk.cookies["scanside_csrf"], "name": name, "password": password}
                 assert desk.post("/sign-in", data=given).headers["location"] == "/"
-                assert desk.get("/account").status_code == 200
+                assert desk.get(path).status_code == 200
     finally:
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)

@@ -54,6 +54,8 @@ def http_stub(answer, *, tls=None):
             self.end_headers()
             self.wfile.write(data)
 
+        do_PUT = do_POST  # noqa: N815 - BaseHTTPRequestHandler's
+
         def log_message(self, *_):
             pass
 

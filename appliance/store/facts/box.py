@@ -56,7 +56,9 @@ class LeftoversRemoved(Body):
     size: int
 
 
-class IssueRaised(Body):  # noqa: D101
+class IssueRaised(Body):
+    """It began; or its time on the shelf is over and it still stands."""
+
     kind = Kind.ISSUE_RAISED
     code: str
     severity: str
@@ -66,6 +68,21 @@ class IssueRaised(Body):  # noqa: D101
 class IssueCleared(Body):  # noqa: D101
     kind = Kind.ISSUE_CLEARED
     code: str
+
+
+class IssueAcknowledged(Body):
+    """Somebody has seen it. It stands as before."""
+
+    kind = Kind.ISSUE_ACKNOWLEDGED
+    code: str
+
+
+class IssueShelved(Body):
+    """Somebody knows of it and wants to hear of it again after ``until``."""
+
+    kind = Kind.ISSUE_SHELVED
+    code: str
+    until: str
 
 
 class WorkerStarted(Body):  # noqa: D101

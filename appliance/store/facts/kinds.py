@@ -113,6 +113,12 @@ class Kind(Word):
     ENGINE_SERVES = "engine_serves"
     ENGINE_CHECKED = "engine_checked"
     ENGINE_FALLBACK = "engine_fallback"
+    ISSUE_ACKNOWLEDGED = "issue_acknowledged"
+    ISSUE_SHELVED = "issue_shelved"
+    FLEET_TOLD = "fleet_told"
+    FLEET_JOB_STEP = "fleet_job_step"
+    FLEET_TWIN = "fleet_twin"
+    FLEET_LINK = "fleet_link"
 
 
 class Body(BaseModel):

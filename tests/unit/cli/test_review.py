@@ -248,21 +248,24 @@ def test_an_identified_export_takes_two_people_a_reason_and_is_journalled(
 
 @pytest.mark.req("R-REVIEW-09")
 @pytest.mark.parametrize(
-    ("first", "second", "given", "code"),
+    ("first", "second", "given", "reason", "code"),
     [
-        ("li", "li", (PASSWORD, PASSWORD), 5),
-        ("li", "theo", (PASSWORD, PASSWORD), 5),
-        ("li", "ada", (PASSWORD, "wrong"), 5),
-        ("li", "nobody", (PASSWORD, PASSWORD), 5),
-        ("li", "ada", (PASSWORD,), 2),
-        ("li", "", (PASSWORD, PASSWORD), 2),
+        ("li", "li", (PASSWORD, PASSWORD), "r", 5),
+        ("li", "theo", (PASSWORD, PASSWORD), "r", 5),
+        ("li", "ada", (PASSWORD, "wrong"), "r", 5),
+        ("li", "nobody", (PASSWORD, PASSWORD), "r", 5),
+        ("li", "ada", (PASSWORD,), "r", 2),
+        ("li", "", (PASSWORD, PASSWORD), "r", 2),
+        ("li", "ada", (PASSWORD, PASSWORD), "", 2),
+        ("li", "ada", (PASSWORD, PASSWORD), "  ", 2),
     ],
 )
-def test_nobody_exports_names_alone_or_by_a_wrong_password(
-    scanside, reviewed, people, passwords, tmp_path, store, first, second, given, code
+def test_nobody_exports_names_alone_without_a_reason_or_by_a_wrong_password(
+    scanside, reviewed, people, passwords, tmp_path, store, first, second, given, reason, code
 ):
     out = tmp_path / "out"
-    named = ("--identified", "--by", first, "--second", second, "--reason", "r", "--password-file", passwords(*given))
+    named = ("--identified", "--by", first, "--second", second, "--reason", reason)
+    named += ("--password-file", passwords(*given))
     told = scanside("export", "--out", str(out), *named)
     assert told.exit_code == code, told.output
     assert not out.exists()

@@ -246,6 +246,35 @@ def test_a_light_never_writes_over_a_file(lamp, tmp_path):
     assert lamp.written() == ON
 
 
+def test_the_value_file_of_a_gpio_line_is_written_and_nothing_that_leads_out_of_its_tree(
+    store, alert, stage, tmp_path, monkeypatch
+):
+    """The kernel's own tree needs the hardware: a folder stands for ``/sys``, linked as the kernel links it."""
+    monkeypatch.setattr("appliance.deliver.light.SYS", tmp_path / "sys")
+    line, shown = tmp_path / "sys/devices/gpiochip0/gpio17", tmp_path / "sys/class/gpio"
+    line.mkdir(parents=True)
+    shown.mkdir(parents=True)
+    value = line / "value"
+    value.write_bytes(b"0")
+    (shown / "gpio17").symlink_to("../../devices/gpiochip0/gpio17")
+    choice = LightSink(
+        kind="light", name="lamp", device_path=shown / "gpio17/value", timeout_s=0.2, on=b"1".hex(), off=b"0".hex()
+    )
+    step = stage(Light(choice), choice).step
+    called = alert(AlertStep.RAISED, "lamp")
+    step()
+    assert value.read_bytes() == b"1"
+    store.alerts.acknowledge(called, LI)
+    step()
+    assert value.read_bytes() == b"0"
+    outside = tmp_path / "scanside.sqlite"
+    outside.write_bytes(b"SQLite format 3")
+    (shown / "gpio18").symlink_to(outside)
+    with pytest.raises(TransientError, match="is no device"):
+        Light(choice.model_copy(update={"device_path": shown / "gpio18"})).write(b"1")
+    assert outside.read_bytes() == b"SQLite format 3"
+
+
 def test_the_daemon_passes_a_test_on_and_switches_the_light_off_again(tmp_path, lamp, wait_until):
     config = Config(
         state_path=tmp_path / "box",

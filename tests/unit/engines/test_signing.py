@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import SignatureError
-from engines.signing import PrivateKey, PublicKey, generate, load_private, load_public, parse_strict, sign, verify
+from engines.signing import (
+    PrivateKey,
+    PublicKey,
+    add_signature,
+    generate,
+    load_private,
+    load_public,
+    parse_strict,
+    sign,
+    verify,
+)
 
 KIND = "application/vnd.scanside.test+json"
 ALICE, BOB, MALLORY = (PrivateKey(name, bytes([n]) * 32) for n, name in enumerate(("alice", "bob", "mallory"), 1))
@@ -98,6 +108,19 @@ def test_one_key_that_signs_or_is_trusted_twice_counts_once():
 
 
 @pytest.mark.req("R-SIGN-02")
+def test_a_second_signature_is_of_the_same_bytes_and_leaves_the_first():
+    first, second = generate("first"), generate("second")
+    envelope = sign("application/x", b"payload", [first])
+    both = add_signature(envelope, "application/x", second)
+    assert verify(both, "application/x", [first.public, second.public], threshold=2).payload == b"payload"
+    assert add_signature(both, "application/x", first) == both
+    with pytest.raises(SignatureError, match="expected"):
+        add_signature(envelope, "application/y", second)
+    full = sign("application/x", b"payload", [generate() for _ in range(16)])
+    with pytest.raises(SignatureError, match="16 signatures"):
+        add_signature(full, "application/x", second)
+
+
 def test_a_key_id_is_only_a_hint():
     claimed = json.loads(ENVELOPE)
     claimed["signatures"][0]["keyid"] = BOB.public.keyid

@@ -20,7 +20,9 @@ from appliance.records import (
     ReviewDecision,
     ReviewReason,
 )
-from appliance.store.figures import FEWEST, Figure, read_table, share, wilson
+from appliance.store.facts.box import DaemonStarted
+from appliance.store.figure_rows import read_table
+from appliance.store.figures import FEWEST, Figure, Scale, Setting, share, wilson
 from appliance.store.jsonable import dump
 from appliance.store.review_rules import Answer, Draft
 from appliance.store.reviews import ELSEWHERE, Reading
@@ -35,9 +37,11 @@ UNSURE = Draft(decision=ReviewDecision.CANNOT_JUDGE)
 def study(store):
     """``study(score)``: a study with an analysis that gave this score for "bleed"; flagged from 1.0."""
 
-    def make(score, draft=None, *, sampled=False, counts=True, package="head", source="CT-1", **columns):
-        flagged = score >= 1.0
-        finding = FindingResult(id="bleed", score=score, operating_point="d", threshold=1.0, flagged=flagged)
+    def make(
+        score, draft=None, *, sampled=False, counts=True, package="head", source="CT-1", point=("d", 1.0), **columns
+    ):
+        flagged = score >= point[1]
+        finding = FindingResult(id="bleed", score=score, operating_point=point[0], threshold=point[1], flagged=flagged)
         outcome = Outcome.FINDING if flagged else Outcome.NOTHING_FLAGGED
         with store.db.write() as tx:
             number = tx.insert(
@@ -81,7 +85,22 @@ def study(store):
 
 @pytest.fixture
 def table(store, clock):
-    return lambda days=30: read_table(store.db, clock.now() - timedelta(days=days))
+    return lambda days=30, mode="clinical": read_table(store.db, clock.now() - timedelta(days=days), mode)
+
+
+@pytest.fixture
+def start(store):
+    """``start(mode)``: the box starts."""
+
+    def begin(mode):
+        with store.db.write() as tx:
+            tx.journal(DaemonStarted(version="1", mode=mode))
+
+    return begin
+
+
+def scale(package="head", version="1", mode="clinical"):
+    return Scale(package=package, version=version, finding="bleed", mode=mode)
 
 
 @pytest.mark.req("R-REVIEW-06")
@@ -119,7 +138,7 @@ def test_every_case_is_counted_once_in_its_place(study, table):
     study(0.2, "missed")
     study(0.3, UNSURE, sampled=True)
     (one,) = table().figures
-    assert (one.package, one.finding) == ("head", "bleed")
+    assert one.setting.scale == scale()
     assert (one.looked, one.flagged, one.reviewed, one.right, one.wrong, one.undetermined) == (10, 5, 4, 2, 1, 1)
     assert (one.sampled, one.sample_reviewed, one.sample_missed, one.missed_elsewhere) == (3, 2, 1, 1)
     assert one.ppv is None
@@ -136,7 +155,8 @@ def test_under_twenty_judged_there_is_no_share_and_from_twenty_on_there_is():
 
 @pytest.mark.req("R-REVIEW-06")
 def test_sensitivity_is_estimated_from_the_sample_with_an_interval():
-    figure = Figure(package="p", finding="f", looked=1000, flagged=100, reviewed=50, right=40, wrong=10)
+    setting = Setting(package="p", version="1", finding="f", mode="clinical", point="d", threshold=1.0)
+    figure = Figure(setting=setting, looked=1000, flagged=100, reviewed=50, right=40, wrong=10)
     figure.sampled, figure.sample_reviewed, figure.sample_missed = 60, 45, 1
     estimate = figure.sensitivity
     # 80 there among the flagged, 20 among 900 that were not.
@@ -178,7 +198,7 @@ def test_another_operating_point_is_unknown_where_nobody_looked(study, table):
     study(0.7, AGREE, sampled=True)
     study(0.8)
     points = {"strict": 4.0, "default": 1.0, "loose": 0.5}
-    strict, default, loose = table().replay("head", "bleed", points)
+    strict, default, loose = table().replay(scale(), points)
     assert (strict.flagged, strict.there, strict.not_there, strict.unknown) == (2, 2, 0, 0)
     assert (default.flagged, default.there, default.not_there, default.unknown) == (5, 2, 1, 2)
     # The missed one is there, the sampled one is not, and of the third nobody knows.
@@ -200,7 +220,7 @@ def test_the_wrong_patient_is_undetermined_and_no_false_alarm(study, table):
     study(5.0, Draft(decision=ReviewDecision.DISAGREE, reason=ReviewReason.WRONG_SUBJECT))
     (one,) = table().figures
     assert (one.reviewed, one.right, one.wrong, one.undetermined) == (1, 0, 0, 1)
-    (replayed,) = table().replay("head", "bleed", {"d": 1.0})
+    (replayed,) = table().replay(scale(), {"d": 1.0})
     assert (replayed.flagged, replayed.not_there, replayed.unknown) == (1, 0, 1)
 
 
@@ -216,6 +236,59 @@ def test_the_boxs_own_test_studies_are_in_no_figure_and_no_label(study, table, s
 def test_two_findings_of_two_packages_are_two_rows(study, table):
     study(5.0)
     study(5.0, package="chest")
-    assert [(one.package, one.finding) for one in table().figures] == [("chest", "bleed"), ("head", "bleed")]
-    assert table().replay("nowhere", "bleed", {"d": 1.0})[0].flagged == 0
+    assert [one.setting.scale for one in table().figures] == [scale("chest"), scale("head")]
+    assert table().replay(scale("nowhere"), {"d": 1.0})[0].flagged == 0
     assert Presence.ABSENT not in {one.presence for ones in table().scored.values() for one in ones}
+
+
+@pytest.mark.req("R-REVIEW-10")
+def test_evaluation_and_clinical_use_are_never_one_figure(study, table, start, clock):
+    study(5.0)  # before the first start that the journal still has: nobody knows
+    clock.advance(86400)
+    start("evaluation")
+    for draft in (REJECT, REJECT, AGREE):
+        study(5.0, draft)
+        clock.advance(86400)
+    start("clinical")
+    study(5.0, AGREE)
+    clock.advance(86400)
+    start("clinical")
+    study(5.0, AGREE)
+    clock.advance(2 * 86400)
+    told = {one.setting.mode: one for one in table().figures}
+    assert list(told) == ["clinical", "evaluation", ""]  # what is in use stands first
+    assert {mode: (one.looked, one.right, one.wrong) for mode, one in told.items()} == {
+        "clinical": (2, 2, 0),
+        "evaluation": (3, 1, 2),
+        "": (1, 0, 0),
+    }
+    # So long each was in use: figures a day are of that time, not of the whole span.
+    assert {mode: one.days for mode, one in told.items()} == pytest.approx({"clinical": 3, "evaluation": 3, "": 1})
+    assert told["clinical"].a_day == pytest.approx(2 / 3)
+    # The other way round, and scores of one mode say nothing of the other.
+    start("evaluation")
+    study(5.0)
+    assert next((one.setting.mode, one.looked) for one in table().figures) == ("evaluation", 4)
+    assert table().replay(scale(), {"d": 1.0})[0].flagged == 2
+    assert table().replay(scale(mode="evaluation"), {"d": 1.0})[0].flagged == 4
+
+
+@pytest.mark.req("R-REVIEW-10")
+def test_a_box_that_has_not_started_since_its_journal_begins_ran_as_it_runs_now(study, table):
+    study(5.0)
+    assert [one.setting.mode for one in table(mode="evaluation").figures] == ["evaluation"]
+
+
+@pytest.mark.req("R-REVIEW-10")
+def test_versions_and_operating_points_are_figures_of_their_own_and_only_points_share_their_scores(study, table, clock):
+    study(5.0, AGREE)
+    clock.advance(60)
+    study(1.5, point=("strict", 2.0))
+    clock.advance(60)
+    study(3.0, REJECT, package_version="2", point=("strict", 2.0))
+    told = [(one.setting.version, one.setting.point, one.looked, one.flagged, one.wrong) for one in table().figures]
+    assert told == [("2", "strict", 1, 1, 1), ("1", "strict", 1, 0, 0), ("1", "d", 1, 1, 0)]
+    (first,) = table().replay(scale(), {"d": 1.0})
+    assert (first.flagged, first.there, first.unknown) == (2, 1, 1)
+    (second,) = table().replay(scale(version="2"), {"d": 1.0})
+    assert (second.flagged, second.not_there) == (1, 1)

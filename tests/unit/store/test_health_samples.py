@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from appliance.health.nvml import gpu_load
+from appliance.health.nvml import Gpu, read_gpu
 from appliance.health.sampling import SamplingStage
 from appliance.store.health_samples import Sample
 
@@ -79,5 +79,16 @@ def test_the_stage_writes_one_row_a_minute(store, clock):
     assert points[-1].sample.queue_age_s == 0.0
 
 
+def test_the_network_is_told_in_bytes_a_second_and_a_counter_that_begins_anew_tells_nothing(store, clock):
+    counters = [(1_000, 500), (601_000, 60_500), None, (10, 10), (5, 20), (605, 20)]
+    stage = SamplingStage(store, clock, machine=lambda _: Sample(), traffic=lambda: counters.pop(0))
+    for _ in range(5):
+        clock.advance(60)
+        stage.step()
+    points = store.health.between(clock.now() - timedelta(hours=1), clock.now() + timedelta(minutes=1))
+    told = [(point.sample.network_in_bytes_s, point.sample.network_out_bytes_s) for point in points]
+    assert told == [(10_000.0, 1_000.0), (None, None), (None, None), (None, None), (10.0, 0.0)]
+
+
 def test_a_machine_without_an_nvidia_driver_says_nothing_of_a_gpu():
-    assert gpu_load("libnot-here.so.1") == (None, None)
+    assert read_gpu("libnot-here.so.1") == Gpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -401,6 +402,22 @@ def test_the_sample_is_the_same_whenever_it_is_drawn_and_about_a_fiftieth():
     assert chosen == [n for n in range(20_000) if samples.is_chosen("STREAM", n)]
     assert 340 < len(chosen) < 460
     assert chosen != [n for n in range(20_000) if samples.is_chosen("OTHER", n)]
+
+
+@pytest.mark.req("R-REVIEW-05")
+def test_the_draw_is_by_study_and_nobody_can_foresee_or_repeat_it(store, ended, monkeypatch, tmp_path, clock):
+    drawn = []
+    monkeypatch.setattr(samples, "is_chosen", lambda seed, study: bool(drawn.append((seed, study))))
+    study, _ = ended(NOTHING)
+    ended(NOTHING, n=2)  # the same study again, with another analysis
+    assert [one for _, one in drawn] == [study, study]
+    (seed,) = {one for one, _ in drawn}
+    # What screens, pages, journal and fleet are told does not hold it, and another box draws others.
+    assert seed != store.db.stream
+    assert not store.db.all("SELECT 1 FROM journal WHERE instr(body, ?)", (seed,))
+    with closing(Store.open(tmp_path / "other", clock, reserve_bytes=0)) as other, other.db.write() as tx:
+        assert samples._seed(tx) not in {seed, other.db.stream}
+        assert samples._seed(tx) == samples._seed(tx)
 
 
 @pytest.mark.req("R-REVIEW-05")

@@ -1,0 +1,1 @@
+"""The figures of the fleet: ``python tools/bench_fleet``."""
