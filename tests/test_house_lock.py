@@ -53,7 +53,9 @@ def pinned_for(name, python, machine):
 
 @pytest.mark.req("R-HOUSE-04")
 @pytest.mark.parametrize("machine", PLATFORMS)
-@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(  # the ends every time, what lies between with all else that is long
+    "python", [PYTHONS[0], *(pytest.param(one, marks=pytest.mark.long) for one in PYTHONS[1:-1]), PYTHONS[-1]]
+)
 def test_the_lock_resolves_with_wheels_for_every_python_and_machine(python, machine, tmp_path):
     """Resolving pyproject.toml afresh within the lock gives the lock, so no pin is missing and none contradicts."""
     uv = Path(sys.executable).parent / "uv"

@@ -103,7 +103,7 @@ def far(store, scenes):
 @pytest.mark.fault("T44")
 @pytest.mark.req("R-SCREEN-02")
 @pytest.mark.req("R-SCREEN-04")
-@pytest.mark.parametrize(("fail", "heal"), [("freeze", "thaw"), ("cut", "mend")])
+@pytest.mark.parametrize(("fail", "heal"), [("freeze", "thaw"), pytest.param("cut", "mend", marks=pytest.mark.long)])
 def test_a_network_that_fails_is_said_within_8_s_and_what_was_missed_comes_once(
     far, open_page, signed_in, write, scenes, wait_until, fail, heal
 ):

@@ -101,6 +101,10 @@ def all_at_once(tx, _store, scenes):
         scenes._issue(tx, code, subject, Severity.WARNING if subject == "PACS" else Severity.FAULT, 780)
 
 
+#: The states that every run looks at; `make test-long` looks at all.
+OFTEN = {"urgent", "not-analysed", "outside", "ai-down", "quality", "nothing-flagged", "all-at-once"}
+
+
 def outside(tx, _store, scenes):
     """What a package claims by its header, and whose images are not what it can check."""
     scenes.not_analysed(tx, Reason.OUT_OF_ENVELOPE, (Detail("the slices of the series are not parallel"),))
@@ -179,7 +183,7 @@ def look_at(panel, store, troubles):
 @pytest.mark.req("R-SCREEN-01")
 @pytest.mark.req("R-SCREEN-05")
 @pytest.mark.req("R-SCREEN-07")
-@pytest.mark.parametrize("scene", WORDS)
+@pytest.mark.parametrize("scene", [one if one in OFTEN else pytest.param(one, marks=pytest.mark.long) for one in WORDS])
 def test_every_state_can_be_read_and_touched_on_every_panel_and_shows_nobody_whole(
     serve, serve_longer, look_at, filled, scenes, scene
 ):

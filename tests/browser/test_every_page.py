@@ -275,6 +275,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.req("R-SCREEN-05", "R-SCREEN-10", "R-ADMIN-07")
 def test_a_new_box_its_set_up_and_forms_that_are_refused_are_as_good_as_the_rest(
     store, browser, signed_in, troubles, tmp_path
@@ -357,6 +358,7 @@ def test_a_new_box_its_set_up_and_forms_that_are_refused_are_as_good_as_the_rest
     assert [one for each in found for one in each if not REFUSED.search(one)] == []
 
 
+@pytest.mark.long
 def test_texts_that_are_longer_by_two_fifths_still_fit(site, store, scenes, signed_in, monkeypatch, known):
     monkeypatch.setattr(screen_app_module, "Catalogues", Longer)
     app = screen_app(store, Config(), scenes.packages(), SystemClock())
@@ -364,7 +366,8 @@ def test_texts_that_are_longer_by_two_fifths_still_fit(site, store, scenes, sign
     address = f"http://127.0.0.1:{server.start()}"
     try:
         cut = []
-        seen = {"/alert"}  # its words are measured by test_alert_states.py
+        # The words of /alert are measured by test_alert_states.py, and /sign-in sends there who is signed in.
+        seen = {"/alert", "/sign-in"}
         for role in (UserRole.TECHNOLOGIST, UserRole.RADIOLOGIST, UserRole.ADMINISTRATOR, UserRole.SERVICE):
             page = signed_in(address, str(role)).new_page()
             for path in scenes.addresses(app, store, role):

@@ -44,7 +44,7 @@ def console(tmp_path):
     engine.dispose()
 
 
-@pytest.mark.parametrize("locale", ["en", "zh_Hans_CN"])
+@pytest.mark.parametrize("locale", [pytest.param("en", marks=pytest.mark.long), "zh_Hans_CN"])
 def test_every_page_is_clean_in_both_languages_and_works_without_a_reload(console, browser, troubles, locale):
     address, engine, now = console
     context = browser()

@@ -56,6 +56,7 @@ class Deaths:
             yield
 
 
+@pytest.mark.long
 @pytest.mark.req("R-FLEET-42")
 def test_dead_after_any_commit_or_act_the_jobs_go_on_as_if_nothing_had_been(monkeypatch):
     """Every one of them: what lies between two commits changes nothing that lasts but by an act."""

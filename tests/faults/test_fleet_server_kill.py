@@ -73,6 +73,7 @@ class Sender:
         return new
 
 
+@pytest.mark.long
 @pytest.mark.req("R-FLEET-18")
 @pytest.mark.fault("T36")
 def test_a_server_that_is_killed_again_and_again_has_lost_nothing_that_it_acknowledged(fleet_broker, tmp_path):

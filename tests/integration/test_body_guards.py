@@ -310,7 +310,7 @@ REAL = ["head phantom", "GE body", "chest", "Siemens body", "thorax and abdomen"
 
 @pytest.mark.fault("T32")
 @pytest.mark.req("R-MODEL-06")
-@pytest.mark.parametrize("part", ["as it is", "HEAD", ""])
+@pytest.mark.parametrize("part", ["as it is", "HEAD", pytest.param("", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", REAL)
 def test_real_series_that_is_no_patients_head_gets_no_score(box, real, name, part):
     study = Study(seed=f"guards/real/{name}/{part}")

@@ -15,6 +15,9 @@ from box_process import ROOT
 from appliance.errors import ConfigError
 from appliance.fleet.server.broker import find_mosquitto
 
+#: Half a minute of both cores.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):

@@ -453,6 +453,7 @@ def has_ended(pid):
         return True
 
 
+@pytest.mark.long
 @pytest.mark.req("R-FLEET-28")
 def test_ctrl_c_ends_all_of_it_and_a_kill_leaves_no_broker_behind_and_the_next_start_finds_everything(
     program, wait_until

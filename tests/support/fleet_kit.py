@@ -323,11 +323,10 @@ class Postgres:
         if made.returncode:
             shutil.rmtree(self.folder, ignore_errors=True)
             pytest.skip(f"initdb: {made.stderr.decode(errors='replace')[-300:]}")
-        self.port = _free_port()
-        command = [server, "-D", data, "-p", str(self.port), "-h", "127.0.0.1", "-k", "", "-F"]
+        # By a socket in its folder: a port that was free a moment ago may be somebody else's by now.
+        command = [server, "-D", data, "-h", "", "-k", self.folder, "-F"]
         with log.open("wb") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream, **who)
-        _wait_for_port(self.port, self.process, log)
         self._made = 0
         with self.admin() as connection:
             connection.execute("SELECT 1")
@@ -337,9 +336,9 @@ class Postgres:
         deadline = time.monotonic() + 60
         while True:
             try:
-                return psycopg.connect(f"postgresql://scanside@127.0.0.1:{self.port}/postgres", autocommit=True)
+                return psycopg.connect(f"postgresql://scanside@/postgres?host={self.folder}", autocommit=True)
             except psycopg.OperationalError:  # it listens before it is ready
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 time.sleep(0.05)
 
@@ -349,7 +348,7 @@ class Postgres:
         name = f"fleet_{self._made}"
         with self.admin() as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return f"postgresql+psycopg://scanside@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://scanside@/{name}?host={self.folder}"
 
     def close(self):
         """End it, and leave nothing."""

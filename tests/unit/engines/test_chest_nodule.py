@@ -427,7 +427,10 @@ CUTS = {
 
 
 @pytest.mark.req("R-NODULE-06")
-@pytest.mark.parametrize("turned", [False, True], ids=["head first", "feet first"])
+@pytest.mark.parametrize(
+    "turned",
+    [pytest.param(False, id="head first"), pytest.param(True, id="feet first", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("end", CUTS)
 def test_lungs_that_are_cut_off_and_show_nothing_are_incomplete(nodule_pipeline, vessels_alone, end, turned):
     keep, told = CUTS[end]

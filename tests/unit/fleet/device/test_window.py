@@ -133,13 +133,15 @@ class World:
 
     def restore(self, n):
         """The server comes back as it was: what came after a row it has not, and it says so."""
-        rows = sorted(self.rows)
+        before, rows = self.rows, sorted(self.rows)
         self.rows = {key: self.rows[key] for key in rows[: len(rows) * n // 30]}
         self.owed.clear()
         whole = self.store.fleet.place().cursor
         after = next((seq - 1 for seq in sorted(self.expected) if (self.store.db.stream, seq) not in self.rows), whole)
         self._say([], resend_after=min(after, whole))
         self.step()
+        if self.store.fleet.place().cursor > min(after, whole):  # the line was down: nobody heard it, so it was not yet
+            self.rows = before
 
     def check(self):
         place = self.store.fleet.place()

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from fleet_kit import FleetCa, PaperBox, add_box, add_tree
+from sqlalchemy.engine import make_url
 
 from appliance.fleet.server import db
 
@@ -25,7 +26,7 @@ def postgres_template(fleet_postgres):
     engine = db.open_engine(url)
     db.migrate(engine)
     engine.dispose()
-    return url.rsplit("/", 1)[1]
+    return make_url(url).database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

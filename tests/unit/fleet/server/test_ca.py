@@ -8,6 +8,7 @@ import hashlib
 import json
 import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -172,7 +173,7 @@ class FakeStep(BaseHTTPRequestHandler):
         claims = json.loads(body)
         root = x509.load_pem_x509_certificate(self.server.ca.root())
         known = json.loads(head) == {"alg": "ES256", "kid": "kid-1", "typ": "JWT"} and claims["iss"] == "fleet"
-        fresh = claims["jti"] not in self.server.seen and claims["nbf"] <= NOW.timestamp() + 60 < claims["exp"] + 60
+        fresh = claims["jti"] not in self.server.seen and claims["nbf"] <= time.time() < claims["exp"]
         self.server.seen.add(claims["jti"])
         return claims if known and fresh and claims["sha"] == root.fingerprint(hashes.SHA256()).hex() else None
 
