@@ -54,10 +54,10 @@ def test_the_door_works_without_scripts(serve, browser, theo):
     page.fill("#f-name", "theo")
     page.fill("#f-password", "wrong")
     page.click("[data-testid=submit]")
-    assert page.is_visible("[data-testid=error]")
+    page.wait_for_selector("[data-testid=error]")
     page.fill("#f-password", GOOD)
     page.click("[data-testid=submit]")
-    assert page.is_visible("[data-testid=account]")
+    page.wait_for_selector("[data-testid=account]")
 
 
 @pytest.mark.req("R-ACCESS-03", "R-ACCESS-04")

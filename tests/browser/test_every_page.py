@@ -228,6 +228,7 @@ STUDIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.req("R-SCREEN-05")
 def test_a_study_that_is_not_flagged_and_its_review_are_as_good_as_one_that_is(
     store, scenes, write, serve, signed_in, troubles

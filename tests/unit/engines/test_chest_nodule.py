@@ -182,6 +182,7 @@ def test_nodule_golden_cases_fail_when_the_engine_gives_other_numbers(nodule_pip
         check_golden(nodule_pipeline)
 
 
+@pytest.mark.long
 @pytest.mark.req("R-MODEL-03")
 def test_half_precision_gives_the_same_marks(nodule_package, nodule_pipeline, monkeypatch):
     lowered = lower(nodule_package.read_onnx(), "fp16")
