@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from appliance import __version__
-from appliance.cli.common import Group
+from appliance.commands import Group
 
 
 @click.group(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Exit, Group, config_option, json_option, me, opened, print_json, read_config
+from appliance.cli.common import config_option, me, opened, read_config
+from appliance.commands import Exit, Group, json_option, print_json
 from appliance.errors import ConflictError
 from appliance.store.audit_log import AuditFilter, as_csv, as_jsonl
 from appliance.store.facts import Kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from appliance.cli.common import json_option, print_json
+from appliance.commands import json_option, print_json
 
 
 @click.command()

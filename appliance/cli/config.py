@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Group, config_option, json_option, print_json, read_config
+from appliance.cli.common import config_option, read_config
+from appliance.commands import Group, json_option, print_json
 from appliance.errors import ConfigError
 
 

@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from appliance.cli.common import Exit, json_option, print_json
 from appliance.cli.demo_fleet import DemoFleet
+from appliance.commands import Exit, json_option, print_json
 
 if TYPE_CHECKING:
     from appliance.cli.demo_box import DemoBox, DemoStudy

@@ -6,18 +6,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import (
-    Exit,
-    Group,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.cli.common import config_option, me, opened, read_config
 from appliance.clock import SystemClock
+from appliance.commands import Exit, Group, json_option, print_json, print_table
 from appliance.config import Config, Destination, DicomDestination, Hl7Destination
 from appliance.deliver.echo import probe
 from appliance.errors import ConflictError, NotFoundError

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Exit, config_option, is_running, json_option, opened, print_json, read_config
+from appliance.cli.common import config_option, is_running, opened, read_config
 from appliance.clock import SystemClock
+from appliance.commands import Exit, json_option, print_json
 from appliance.config import Config, KServe
 from appliance.deliver.echo import probe
 from appliance.errors import ApplianceError, ConfigError, NotFoundError

@@ -8,17 +8,7 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import (
-    Group,
-    config_option,
-    is_running,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.cli.common import config_option, is_running, me, opened, read_config
 from appliance.cli.engine_work import (
     BACKEND,
     PRECISION,
@@ -31,6 +21,7 @@ from appliance.cli.engine_work import (
     serving,
     store_of,
 )
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.store import Store
 from appliance.store.facts import Kind
 

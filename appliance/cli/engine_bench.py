@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Exit, config_option, json_option, print_json, print_table, read_config
+from appliance.cli.common import config_option, read_config
 from appliance.cli.engine_work import BACKEND, PRECISION, EngineFailed, case_lines, package_named, store_of
+from appliance.commands import Exit, json_option, print_json, print_table
 from appliance.config import Config
 from appliance.triage.engines import wished_precision
 from engines.accept import accept

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import NotAllowed, opened
+from appliance.cli.common import opened
+from appliance.commands import NotAllowed
 from appliance.config import Config
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.store import Store

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import Group, config_option, is_running, json_option, opened, print_json, read_config
+from appliance.cli.common import config_option, is_running, opened, read_config
+from appliance.commands import Group, json_option, print_json
 from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.fleet.device.enrolment import enrol as enter

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import config_option, json_option, me, opened, print_json, print_table, read_config
+from appliance.cli.common import config_option, me, opened, read_config
 from appliance.cli.model import why_option
+from appliance.commands import json_option, print_json, print_table
 from appliance.fleet.device.inbox import job_of
 from appliance.fleet.wire import WireError
 from appliance.store.fleet_jobs import JobRow

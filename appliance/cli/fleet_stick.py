@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance.cli.common import (
-    Exit,
-    config_option,
-    is_running,
-    json_option,
-    opened,
-    print_json,
-    read_config,
-)
+from appliance.cli.common import config_option, is_running, opened, read_config
 from appliance.clock import SystemClock, clock_quality
+from appliance.commands import Exit, json_option, print_json
 from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.fleet.device.contents import Contents

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from appliance import __version__
-from appliance.cli.common import Exit
 from appliance.cli.engine_work import EngineFailed
+from appliance.commands import Exit
 from engines.backends.probe import probe
 from engines.build import build_engine, build_limits
 from engines.drills import as_json, run_drills

@@ -6,18 +6,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import (
-    F,
-    Group,
-    config_option,
-    is_running,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.cli.common import config_option, is_running, me, opened, read_config
+from appliance.commands import F, Group, json_option, print_json, print_table
 from appliance.config import Config
 from appliance.records import AnalysisResult
 from appliance.store import Store

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.common import Exit, json_option, print_json, print_table
+from appliance.commands import Exit, json_option, print_json, print_table
 from appliance.errors import NotFoundError
 from engines.errors import PackageError
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import json_option, print_json
 from appliance.cli.model_package import refuse
+from appliance.commands import json_option, print_json
 from engines.data_rules import GOLDEN_FOLDER, GOLDEN_LIST, ORIGINS
 from engines.errors import PackageError
 from engines.manifest import Finding

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import json_option, print_json
 from appliance.cli.model_package import refuse
 from appliance.cli.model_skeleton import CT_RANK, NONE, XRAY_RANK, Graph, is_labels, manifest_text, shown, template
+from appliance.commands import json_option, print_json
 from appliance.errors import ConflictError
 from engines.errors import PackageError
 from engines.package import FILL_IN

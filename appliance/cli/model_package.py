@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import Exit, config_option, json_option, opened, print_json, read_config
+from appliance.cli.common import config_option, opened, read_config
+from appliance.commands import Exit, json_option, print_json
 from appliance.errors import ConflictError, NotFoundError
 from engines.errors import PackageError
 from engines.signing import PrivateKey, PublicKey, generate, load_private, load_public

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import json_option, print_json
+from appliance.commands import json_option, print_json
 from appliance.errors import ConflictError
 from appliance.simulate.dicomize import save
 from appliance.simulate.phantom_studies import PHANTOMS, phantom_study

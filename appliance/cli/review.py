@@ -16,17 +16,8 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import (
-    Group,
-    NotAllowed,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.cli.common import config_option, me, opened, read_config
+from appliance.commands import Group, NotAllowed, json_option, print_json, print_table
 from appliance.dicom.deidentify import Deidentifier, HeldBackError
 from appliance.errors import ConflictError
 from appliance.records import Actor, ActorKind, Region, ReviewedFinding, UserRole

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Exit, config_option
+from appliance.cli.common import config_option
+from appliance.commands import Exit
 from appliance.errors import ApplianceError, ConfigError
 from appliance.settings import ATTEMPT_VARIABLE, BROKEN_VARIABLE, Loaded, Settings, load_box
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Exit, config_option, json_option, print_json, read_config
+from appliance.cli.common import config_option, read_config
+from appliance.commands import Exit, json_option, print_json
 from appliance.errors import NotFoundError, TransientError
 from appliance.simulate.files import collect
 from appliance.simulate.scanner import NotAccepted, Scanner

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import config_option, json_option, opened, print_json, read_config
+from appliance.cli.common import config_option, opened, read_config
+from appliance.commands import json_option, print_json
 
 
 @click.command("setup-code")

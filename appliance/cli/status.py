@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import NotRunning, config_option, is_running, json_option, opened, print_json, read_config
+from appliance.cli.common import config_option, is_running, opened, read_config
+from appliance.commands import NotRunning, json_option, print_json
 from appliance.store.readmodels import to_json
 
 NO_ADMINISTRATOR = "nobody administers this box: 'scanside user add NAME --role administrator' makes an administrator"

@@ -9,17 +9,8 @@ from typing import Any
 
 import click
 
-from appliance.cli.common import (
-    Group,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-    study_id_of,
-)
+from appliance.cli.common import config_option, me, opened, read_config, study_id_of
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.errors import NotFoundError
 from appliance.records import Actor, ActorKind, OrderState, QualityChoice, QualityReason
 from appliance.store.affected import affected

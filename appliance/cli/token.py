@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.common import Group, config_option, json_option, me, opened, print_json, print_table, read_config
+from appliance.cli.common import config_option, me, opened, read_config
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.errors import NotFoundError
 from appliance.records import UserRole
 from appliance.store.readmodels import to_json

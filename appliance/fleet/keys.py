@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from pathlib import Path
 
 from cryptography import x509
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from appliance.errors import ApplianceError
-from engines.durable import sync_folder
+from engines.durable import write_private
 from engines.signing import pre_authentication_encoding
 
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
@@ -57,19 +56,9 @@ class DeviceKey:
 
     def save(self, path: Path) -> None:
         """Write it for its owner alone, on disk for good."""
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(
-                self._key.private_bytes(
-                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                )
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
+        form = serialization.PrivateFormat.PKCS8
+        pem = self._key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        write_private(path, pem)
 
     def csr(self, device: str) -> bytes:
         """A request for a certificate (PKCS 10, PEM) whose common name is the device id."""

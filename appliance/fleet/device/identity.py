@@ -25,7 +25,7 @@ from appliance.config.values import HttpsUrl
 from appliance.errors import ConfigError
 from appliance.fleet.keys import DeviceKey, KeyFault, public_of
 from appliance.fleet.wire import Address, Id
-from engines.durable import sync_folder
+from engines.durable import sync_folder, write_private
 from engines.errors import SignatureError
 from engines.signing import PublicKey, load_public
 
@@ -188,10 +188,10 @@ class Identity:
             shutil.rmtree(folder / name, ignore_errors=True)
         sync_folder(folder)
         key.save(folder / _KEY)
-        _write(folder / _CERTIFICATE, chain)
-        _write(folder / _CA, ca)
+        write_private(folder / _CERTIFICATE, chain)
+        write_private(folder / _CA, ca)
         save_trust(folder, trust)
-        _write(folder / _IDENTITY, enrolment.model_dump_json(indent=1).encode())
+        write_private(folder / _IDENTITY, enrolment.model_dump_json(indent=1).encode())
         return Identity.load(folder)
 
     def renew(self, key: DeviceKey, chain: bytes) -> None:
@@ -206,7 +206,7 @@ class Identity:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
         key.save(part / _KEY)
-        _write(part / _CERTIFICATE, chain)
+        write_private(part / _CERTIFICATE, chain)
         if not self.is_on_trial:  # else the last pair that a broker took is kept already
             self._keep()
         with _alone(self.folder):
@@ -230,13 +230,13 @@ class Identity:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
         self.key.save(part / _KEY)
-        _write(part / _CERTIFICATE, _pem(self.certificate_path))
+        write_private(part / _CERTIFICATE, _pem(self.certificate_path))
         part.rename(self.folder / _BEFORE)
 
 
 def save_trust(folder: Path, trust: Trust) -> None:
     """Write ``trust.json``; the link and the jobs read it anew."""
-    _write(folder / _TRUST, trust.model_dump_json(indent=1).encode())
+    write_private(folder / _TRUST, trust.model_dump_json(indent=1).encode())
 
 
 @contextlib.contextmanager
@@ -290,18 +290,6 @@ def _read(path: Path, kind: type[D]) -> D:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {where}: {first['msg']}; {_ANEW}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
 
 
 def days_left(identity: Identity, now: datetime) -> float:

@@ -7,7 +7,7 @@ acknowledged goes again, later each time, and a broker's PUBACK means nothing: i
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from appliance.records import Severity
 from appliance.store import Store
 from appliance.store.facts import Kind
 from appliance.store.facts.fleet import FleetTold
-from appliance.store.fleet import FleetBatch, Place, Skipped
+from appliance.store.fleet import FleetBatch, FleetRows, Place, Skipped
 from appliance.store.journal import Fact
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class Outbox:
             self._pass(place, start, now)
             return None
         self._look_at_backlog(place, last, now)
-        through, found, full = self._take(start, last)
+        through, found, full = cut(self._rows, self._contents.kinds, self._record, start, last)
         if not found:
             self._seen = (place.made, through)
             self._pass(place, through, now)
@@ -227,24 +227,6 @@ class Outbox:
         if batch is not None:
             self._flight(batch.id)
         return batch
-
-    def _take(self, start: int, last: int) -> tuple[int, int, bool]:
-        """From the rows (start, last]: through which a batch would go, its number of records, whether it is full."""
-        skipped = self._rows.skipped()
-        through, found, size = start, 0, 0
-        while through < last:
-            facts = self._rows.facts(through, last, self._contents.kinds, _SCAN)
-            for fact in facts:
-                record = self._record(fact, skipped)
-                if record is None:
-                    continue
-                length = len(record.model_dump_json(exclude_none=True))
-                if found and (found >= MOST_RECORDS or size + length > MOST_BYTES):
-                    return fact.seq - 1, found, True
-                found += 1
-                size += length
-            through = facts[-1].seq if len(facts) == _SCAN else last
-        return through, found, found >= MOST_RECORDS
 
     def _pass(self, place: Place, through: int, now: float) -> None:
         """Rows of which nothing leaves: note on disk that they are done with, but not for each one."""
@@ -268,11 +250,7 @@ class Outbox:
             self._rows.skip_health(health, FleetTold(record=gap.model_dump(mode="json", exclude_none=True)))
 
     def _record(self, fact: Fact, skipped: Skipped) -> Record | None:
-        if (
-            fact.kind is Kind.FLEET_TOLD
-            and fact.body.get("record", {}).get("k") == "health"
-            and skipped.holds(fact.seq)
-        ):
+        if is_left_out(fact, skipped):
             return None
         try:
             return self._contents.record(fact)
@@ -281,3 +259,33 @@ class Outbox:
             log.error("fleet: row %d (%s) does not fit what may leave this box: %s", fact.seq, fact.kind, why)  # noqa: TRY400 - see above
             self._store.issues.raise_("FLEET_ROW_UNFIT", str(fact.kind), Severity.WARNING, {"seq": fact.seq})
             return None
+
+
+def cut(
+    rows: FleetRows,
+    kinds: Collection[Kind],
+    record: Callable[[Fact, Skipped], Record | None],
+    start: int,
+    last: int,
+) -> tuple[int, int, bool]:
+    """From the rows (start, last]: through which a batch would go, its number of records, whether it is full."""
+    skipped = rows.skipped()
+    through, found, size = start, 0, 0
+    while through < last:
+        facts = rows.facts(through, last, kinds, _SCAN)
+        for fact in facts:
+            made = record(fact, skipped)
+            if made is None:
+                continue
+            length = len(made.model_dump_json(exclude_none=True))
+            if found and (found >= MOST_RECORDS or size + length > MOST_BYTES):
+                return fact.seq - 1, found, True
+            found += 1
+            size += length
+        through = facts[-1].seq if len(facts) == _SCAN else last
+    return through, found, found >= MOST_RECORDS
+
+
+def is_left_out(fact: Fact, skipped: Skipped) -> bool:
+    """Whether a row is a roll-up of health that a gap stands for."""
+    return fact.kind is Kind.FLEET_TOLD and fact.body.get("record", {}).get("k") == "health" and skipped.holds(fact.seq)

@@ -18,7 +18,7 @@ from appliance import __version__
 from appliance.errors import ConfigError
 from appliance.fleet.device.identity import Identity
 from appliance.fleet.device.inbox import Inbox
-from appliance.fleet.device.outbox import MOST_BYTES, MOST_RECORDS, Contents
+from appliance.fleet.device.outbox import MOST_RECORDS, Contents, cut, is_left_out
 from appliance.fleet.wire import (
     ACK_TYPE,
     JOB_TYPE,
@@ -34,7 +34,6 @@ from appliance.fleet.wire import (
 from appliance.fleet.wire_records import Record
 from appliance.fleet.wire_stick import MOST_EXPORT_BYTES, Export, Letter, seal, split
 from appliance.store import Store
-from appliance.store.facts import Kind
 from appliance.store.fleet import FleetBatch, Skipped
 from appliance.store.journal import Fact
 from engines.durable import sync_folder
@@ -43,7 +42,6 @@ from engines.signing import verify
 
 #: Mark: the last row of the journal that an export held.
 _MARK = "stick_through"
-_SCAN = 300
 #: Beside the letters a file has a frame, and base64 makes four signs of three bytes, twice.
 _ROOM = MOST_EXPORT_BYTES // 2
 
@@ -189,21 +187,8 @@ class Exporter:
 
     def _through(self, after: int, last: int) -> int | None:
         """Up to which row the next batch goes; None where nothing leaves any more."""
-        skipped = self._store.fleet.skipped()
-        found, size, at = 0, 0, after
-        while at < last:
-            facts = self._store.fleet.facts(at, last, self._contents.kinds, _SCAN)
-            for fact in facts:
-                record = self._record(fact, skipped)
-                if record is None:
-                    continue
-                length = len(record.model_dump_json(exclude_none=True))
-                if found and (found >= MOST_RECORDS or size + length > MOST_BYTES):
-                    return fact.seq - 1
-                found += 1
-                size += length
-            at = facts[-1].seq if len(facts) == _SCAN else last
-        return at if found else None
+        through, found, _ = cut(self._store.fleet, self._contents.kinds, self._record, after, last)
+        return through if found else None
 
     def _records(self, batch: FleetBatch) -> Iterator[Record]:
         skipped = self._store.fleet.skipped()
@@ -213,8 +198,7 @@ class Exporter:
                 yield record
 
     def _record(self, fact: Fact, skipped: Skipped) -> Record | None:
-        is_health = fact.kind is Kind.FLEET_TOLD and fact.body.get("record", {}).get("k") == "health"
-        if is_health and skipped.holds(fact.seq):
+        if is_left_out(fact, skipped):
             return None
         try:
             return self._contents.record(fact)

@@ -28,7 +28,7 @@ from appliance.clock import Clock
 from appliance.errors import ConfigError
 from appliance.fleet.server.unix_client import UnixClient
 from appliance.fleet.wire import MAX_PACKED_BYTES, ROOT
-from engines.durable import sync_folder
+from engines.durable import write_private
 
 log = logging.getLogger(__name__)
 
@@ -205,17 +205,8 @@ class Broker:
 
     def put(self, path: Path, data: bytes) -> None:
         """Write one of ``files``, whole or not at all, for the broker's user."""
-        part = path.with_name(f"{path.name}.part")
-        part.unlink(missing_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if self._owner is not None:
-            os.chown(part, self._owner.pw_uid, self._owner.pw_gid)
-        part.replace(path)
-        sync_folder(path.parent)
+        owner = self._owner
+        write_private(path, data, owner=(owner.pw_uid, owner.pw_gid) if owner is not None else None)
 
     def start(self) -> None:
         """Start it and wait until it listens.

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.errors import ApplianceError, ConfigError, TransientError
-from appliance.fleet.server.server_keys import write_secret
+from engines.durable import write_private
 
 #: A box whose clock is a little behind takes its certificate at once.
 _BEFORE = timedelta(minutes=5)
@@ -158,8 +158,8 @@ class DevCa:
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
-        write_secret(key_path, _private_pem(key))
-        write_secret(path, _pem(builder.sign(key, hashes.SHA256())))
+        write_private(key_path, _private_pem(key))
+        write_private(path, _pem(builder.sign(key, hashes.SHA256())))
 
     def root(self) -> bytes:
         """Its own certificate, PEM."""

@@ -7,7 +7,6 @@ names the file of the private one on the command line, for the moment of one cal
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, insert, select, update
 from appliance.errors import ConfigError, ConflictError, NotFoundError
 from appliance.fleet.device.identity import Trust
 from appliance.fleet.server.tables import server_key
-from engines.durable import sync_folder
+from engines.durable import write_private
 from engines.errors import SignatureError
 from engines.signing import PrivateKey, PublicKey, generate, load_private, load_public, sign
 
@@ -42,7 +41,7 @@ class ServerKeys:
         path = folder / _ONLINE
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_secret(path, generate().pem().encode())
+            write_private(path, generate().pem().encode())
         try:
             return cls(load_private(path))
         except SignatureError as error:
@@ -103,16 +102,3 @@ def trust(connection: Connection, release_threshold: int) -> Trust:
         raise ConfigError("no key signs for this server yet; start it once with 'scanside-fleet up'")
     release = tuple(key.pem() for key in keys_of(connection, "release"))
     return Trust(online=online, release=release, release_threshold=release_threshold)
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads, on disk for good or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)

@@ -59,9 +59,10 @@ from appliance.fleet.server.premises import (
 )
 from appliance.fleet.server.registry import TenantKind, add_tenant
 from appliance.fleet.server.revocation import Revocation
-from appliance.fleet.server.server_keys import ServerKeys, add_key, write_secret
+from appliance.fleet.server.server_keys import ServerKeys, add_key
 from appliance.web.pool import Pool
 from appliance.web.server import WebServer
+from engines.durable import write_private
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +171,8 @@ class FleetServer:
         assert isinstance(self._authority, DevCa)  # noqa: S101 - the other kind has returned
         if not holds_long(certificate, config.names, self._clock.now()):
             private, public = self._authority.issue_server(config.names, SERVER_DAYS)
-            write_secret(key, private)
-            write_secret(certificate, public)
+            write_private(key, private)
+            write_private(certificate, public)
         return certificate, key
 
     @staticmethod
@@ -212,7 +213,7 @@ class FleetServer:
             "is_development_ca": isinstance(config.ca, DevCaConfig),
             "broker_pid": broker.pid,
         }
-        write_secret(config.folder / ADDRESSES, json.dumps(self._addresses).encode())
+        write_private(config.folder / ADDRESSES, json.dumps(self._addresses).encode())
 
     def _serve_console(self, stack: contextlib.ExitStack) -> str:
         """The pages for people, at an address of their own."""

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.cli import main
-from appliance.cli.common import Exit
 from appliance.clock import SystemClock
+from appliance.commands import Exit
 from appliance.store import Store
 
 CONFIG = """

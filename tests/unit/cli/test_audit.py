@@ -11,8 +11,8 @@ from admin_kit import served
 from click.testing import CliRunner
 
 from appliance.cli import main
-from appliance.cli.common import Exit
 from appliance.clock import SystemClock
+from appliance.commands import Exit
 from appliance.records import Actor, ActorKind
 from appliance.store import Store
 from appliance.store.facts import Kind

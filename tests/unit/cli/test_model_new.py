@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from example_package import Graph
 
 from appliance.cli import main
-from appliance.cli.common import Exit
+from appliance.commands import Exit
 from engines import ports
 from engines.errors import PackageError
 from engines.package import parse_manifest

@@ -11,8 +11,8 @@ import toy_packages
 from click.testing import CliRunner
 
 from appliance.cli import model_golden, model_new, model_package, phantom
-from appliance.cli.common import Exit, Group
 from appliance.clock import SystemClock
+from appliance.commands import Exit, Group
 from appliance.records import Actor, ActorKind
 from appliance.store import Store
 from appliance.store.installing import Site, install_package

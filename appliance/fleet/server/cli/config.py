@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from appliance.fleet.server.cli.common import Group
+from appliance.commands import Group
 from appliance.fleet.server.config import load_server_config
 
 

@@ -10,17 +10,9 @@ import click
 from sqlalchemy import func, select
 
 from appliance.clock import SystemClock
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.fleet.server import tables as t
-from appliance.fleet.server.cli.common import (
-    Group,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.fleet.server.cli.common import config_option, me, opened, read_config
 from appliance.fleet.server.db import read, write
 from appliance.fleet.server.premises import root_of, server_url
 from appliance.fleet.server.registry import (

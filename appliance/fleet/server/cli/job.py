@@ -11,19 +11,11 @@ from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
 from appliance.clock import SystemClock
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.errors import ConfigError, ConflictError
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.acts import approve_job, cancel_job, make_job, waiting_jobs
-from appliance.fleet.server.cli.common import (
-    Group,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.fleet.server.cli.common import config_option, me, opened, read_config
 from appliance.fleet.server.db import read, write
 from appliance.fleet.server.premises import KEYS
 from appliance.fleet.server.registry import Scope

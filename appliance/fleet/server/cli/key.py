@@ -8,21 +8,14 @@ import click
 from sqlalchemy import select
 
 from appliance.clock import SystemClock
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.errors import ConfigError, ConflictError
 from appliance.fleet.server import tables as t
-from appliance.fleet.server.cli.common import (
-    Group,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.fleet.server.cli.common import config_option, me, opened, read_config
 from appliance.fleet.server.db import read, write
 from appliance.fleet.server.registry import write_audit
-from appliance.fleet.server.server_keys import add_key, retire_key, write_secret
+from appliance.fleet.server.server_keys import add_key, retire_key
+from engines.durable import write_private
 from engines.errors import SignatureError
 from engines.signing import generate, load_public
 
@@ -53,7 +46,7 @@ def new(path: Path) -> None:
     if path.exists():
         raise ConflictError(f"{path} is there already; a key is never written over")
     made = generate(path.stem)
-    write_secret(path, made.pem().encode())
+    write_private(path, made.pem().encode())
     path.with_name(f"{path.name}.pub").write_text(made.public.pem(), "ascii")
     click.echo(made.public.keyid)
 

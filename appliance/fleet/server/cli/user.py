@@ -7,17 +7,9 @@ from pathlib import Path
 import click
 
 from appliance.clock import SystemClock
+from appliance.commands import Group, json_option, print_json, print_table
 from appliance.errors import NotFoundError
-from appliance.fleet.server.cli.common import (
-    Group,
-    config_option,
-    json_option,
-    me,
-    opened,
-    print_json,
-    print_table,
-    read_config,
-)
+from appliance.fleet.server.cli.common import config_option, me, opened, read_config
 from appliance.fleet.server.console import people
 from appliance.fleet.server.console.roles import FleetRole
 from appliance.fleet.server.db import read, write
