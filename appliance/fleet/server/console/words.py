@@ -44,7 +44,7 @@ MODES: dict[str, str] = {"evaluation": N_("Evaluation, not for patient care"), "
 SEVERITIES: dict[str, str] = {"fault": N_("Fault"), "warning": N_("Warning")}
 #: What people did about an issue at the box.
 BOX_STATES: dict[str, str] = {
-    "raised": N_("Open"),
+    "raised": N_("Standing"),
     "acknowledged": N_("Seen at the box"),
     "shelved": N_("Put off at the box"),
     "cleared": N_("Over"),
@@ -84,7 +84,7 @@ JOB_STATES: dict[str, str] = {
     str(JobState.WAIT_IDLE): N_("Waits until the box is idle"),
     str(JobState.ACTIVATING): N_("Being activated"),
     str(JobState.SOAKING): N_("Being watched"),
-    str(JobState.SUCCEEDED): N_("Done"),
+    str(JobState.SUCCEEDED): N_("Succeeded"),
     str(JobState.FAILED): N_("Failed"),
     str(JobState.ROLLED_BACK): N_("Rolled back"),
     str(JobState.REJECTED): N_("Refused by the box"),
