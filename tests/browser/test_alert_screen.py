@@ -436,6 +436,7 @@ def test_whoever_is_signed_in_acknowledges_with_one_tap_and_can_try_whether_aler
     assert page.troubles + at_scanner.troubles == []
 
 
+@pytest.mark.long  # it listens for what must not come
 @pytest.mark.req("R-ALERT-03")
 def test_the_chime_repeats_until_it_is_paused_and_a_new_alert_ends_the_pause(serve, open_page, store, write, scenes):
     _, address = serve(config=Config.model_validate(CLINICAL))

@@ -123,7 +123,7 @@ def program(tmp_path_factory):
 
 
 @pytest.mark.req("R-BRING-01")
-@pytest.mark.parametrize("kind", ["densenet", "unet"])
+@pytest.mark.parametrize("kind", ["densenet", pytest.param("unet", marks=pytest.mark.long)])
 def test_the_page_leads_from_a_file_to_a_flagged_study_without_python(tmp_path, free_port, program, scale, kind):
     brought = unet() if kind == "unet" else densenet(224 if scale == 1 else 64)
     work = follow(tmp_path, brought, (free_port(), free_port()), program)

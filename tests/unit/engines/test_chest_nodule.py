@@ -225,7 +225,7 @@ def test_nine_of_ten_nodules_are_found_with_at_most_four_false_marks_a_scan(nodu
     seen = {
         group: [
             chest_nodule_measure.see(nodule_pipeline, case)
-            for case in list(chest_nodule_phantoms.cases(group))[:: round(1 / scale)]
+            for case in list(chest_nodule_phantoms.cases(group))[:: 1 if scale == 1 else 30]
         ]
         for group in ("solid", "empty")
     }
