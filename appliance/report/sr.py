@@ -92,7 +92,8 @@ def _order(request: ReportRequest) -> Dataset:
 
 
 def _content(request: ReportRequest, sources: Sources, codes: Mapping[str, ReportCode]) -> sr.MeasurementReport:
-    procedure = {"CT": "ct_procedure", "CR": "xr_procedure", "DX": "xr_procedure", "RG": "xr_procedure"}
+    # To PixelMed's validator, which IHE uses and which has CID 100 as of 2019, its code for X-rays is an error.
+    procedure = {"CT": "ct_procedure"}
     groups = ReviewedGroups if reviewed(request) else Groups
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(

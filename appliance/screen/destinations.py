@@ -19,12 +19,14 @@ from appliance.screen.context import Context
 from appliance.screen.parts_of_admin import LONGEST_REASON, NO_REASON, span, stamp
 from appliance.store.deliveries import Backlog
 from appliance.store.destination_states import DestinationState, Waiting
-from appliance.web.access import KEEPERS, Guarded, caller_of
+from appliance.store.destinations import Left, forget, left_of_gone
+from appliance.web.access import ADMINISTRATORS, KEEPERS, Guarded, caller_of
 from appliance.web.app import read_form
 from appliance.web.i18n import N_
 from appliance.web.pool import Pool
 
 KINDS = {"dicom": "DICOM", "stow": "DICOMweb (STOW)", "hl7": "HL7 (ORU)", "webhook": "Webhook"}
+WRONG_NAME = N_("Type the destination's name as it stands there.")
 #: What is sent, in words.
 OBJECTS: dict[str, str] = {
     DeliveryKind.ORIGINAL: N_("images"),
@@ -118,6 +120,8 @@ class DestinationPages:
         return [
             Guarded("/destinations", self.page, roles=KEEPERS),
             *(Guarded(f"/destinations/{{name}}/{act}", call, roles=KEEPERS, methods=["POST"]) for act, call in acts),
+            # Images may leave the box after it, so it is no act of the service role.
+            Guarded("/destinations/{name}/forget", self.forget, roles=ADMINISTRATORS, methods=["POST"]),
         ]
 
     async def page(self, request: Request) -> Response:
@@ -153,18 +157,32 @@ class DestinationPages:
         name, actor = self._named(request).name, caller_of(request).actor
         return await self._done(request, partial(self._store.deliveries.retry, name, actor))
 
+    async def forget(self, request: Request) -> Response:
+        """Give up one that is no longer configured: it is owed nothing more."""
+        name, actor = request.path_params["name"], caller_of(request).actor
+        given = await read_form(request)
+        reason = given.get("reason", "").strip()[:LONGEST_REASON]
+        if not reason:
+            return await self._page(request, status=422, trouble=NO_REASON)
+        if given.get("typed", "").strip() != name:
+            return await self._page(request, status=422, trouble=WRONG_NAME)
+        act = partial(forget, self._store.db, name, tuple(self._destinations), reason, actor)
+        return await self._done(request, act, back="/destinations")
+
     def _named(self, request: Request) -> Destination:
         name = request.path_params["name"]
         if name not in self._destinations:
             raise NotFoundError(f"no destination is named {name!r}")
         return self._destinations[name]
 
-    async def _done(self, request: Request, act: Callable[[], Any], pool: Pool | None = None) -> Response:
+    async def _done(
+        self, request: Request, act: Callable[[], Any], pool: Pool | None = None, *, back: str = ""
+    ) -> Response:
         try:
             await (pool or self._context.pool).run(act)
         except ApplianceError as error:
             return await self._page(request, status=409, trouble=str(error))
-        return RedirectResponse(f"/destinations#{self._named(request).name}", 303)
+        return RedirectResponse(back or f"/destinations#{self._named(request).name}", 303)
 
     async def _page(self, request: Request, *, status: int = 200, trouble: str = "") -> Response:
         cards, gone = await self._context.pool.run(self._cards)
@@ -182,10 +200,10 @@ class DestinationPages:
             stamp=stamp,
         )
 
-    def _cards(self) -> tuple[list[Card], list[Backlog]]:
+    def _cards(self) -> tuple[list[Card], dict[str, Left]]:
         backlog = {one.destination: one for one in self._store.deliveries.backlog()}
         cards = [self._card(one, backlog.get(one.name)) for one in self._destinations.values()]
-        return cards, [one for name, one in backlog.items() if name not in self._destinations]
+        return cards, left_of_gone(self._store.db, tuple(self._destinations))
 
     def _card(self, destination: Destination, backlog: Backlog | None) -> Card:
         states, now = self._store.destinations, self._context.clock.now()

@@ -50,6 +50,7 @@ RULES: dict[str, str] = {
     "released": N_("the transfer ended and no image is missing in between"),
     "mpps": N_("the scanner lists exactly these images"),
     "quiet": N_("no further image came for a while"),
+    "short": N_("the scanner lists more, and no further image came"),
     "rejected": N_("what a rejection note left"),
 }
 LEFT_OUT: dict[str, str] = {

@@ -110,8 +110,7 @@ def evidence(revision: RevisionView) -> tuple[Sentence, ...]:
     said = [said_of(N_("Taken as whole: %(rule)s"), facts, rule=RULES)]
     if is_incomplete(revision):
         listed, missing = int(facts["listed"]), int(facts["missing"])
-        text = N_("Incomplete: %(here)s of %(listed)s expected")
-        said.insert(0, Sentence(text, {"here": listed - missing, "listed": listed}))
+        said.insert(0, expected(listed - missing, listed))
     if facts.get("not_listed"):
         said.append(Sentence(N_("%(count)s images that the scanner does not list"), {"count": facts["not_listed"]}))
     if facts.get("discontinued"):
@@ -121,6 +120,11 @@ def evidence(revision: RevisionView) -> tuple[Sentence, ...]:
     if facts.get("taken_back"):
         said.append(Sentence(N_("%(count)s images were taken back"), {"count": facts["taken_back"]}))
     return tuple(said)
+
+
+def expected(here: int, listed: int) -> Sentence:
+    """How many images came of those that the modality lists."""
+    return Sentence(N_("Incomplete: %(here)s of %(listed)s expected"), {"here": here, "listed": listed})
 
 
 def is_incomplete(revision: RevisionView) -> bool:

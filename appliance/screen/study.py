@@ -16,8 +16,8 @@ from appliance.records import QualityChoice, QualityReason, Role, UserRole, Vers
 from appliance.screen import told as telling
 from appliance.screen import words
 from appliance.screen.context import Context
-from appliance.screen.history import LEFT_OUT, OBJECTS, ORDERS, history
-from appliance.screen.result import ResultCard, cards_of, series_lines
+from appliance.screen.history import LEFT_OUT, OBJECTS, ORDERS, Sentence, history
+from appliance.screen.result import ResultCard, cards_of, expected, series_lines
 from appliance.screen.review import ASKERS
 from appliance.screen.timing import HOPS, WIDTH, TimingView, timing_view
 from appliance.screen.told import told
@@ -25,6 +25,7 @@ from appliance.screen.viewer import viewer_context
 from appliance.screen.worklist import REVIEWS
 from appliance.store.forwarding import originals_for
 from appliance.store.readmodels import StudyDetail
+from appliance.store.short_series import IMAGES_MISSING
 from appliance.web.access import ADMINISTRATORS, CLINICAL, RADIOLOGISTS, Caller, Guarded, caller_of
 from appliance.web.app import read_form
 from appliance.web.i18n import N_, language_of, language_tag
@@ -144,6 +145,7 @@ class StudyPages:
             shows_scores=caller.role is UserRole.ADMINISTRATOR,
             timings=self._timings(detail),
             series=series_lines(detail),
+            short=self._short(detail.study.id),
             conflicts=_conflicts(detail),
             case=context.store.reviews.case(detail.study.id),
             history=_history(detail),
@@ -175,6 +177,15 @@ class StudyPages:
         if caller.sources and detail.study.source not in caller.sources:
             raise NotFoundError(f"study {study_id} does not exist")
         return detail
+
+    def _short(self, study_id: int) -> list[Sentence]:
+        """Series with a finding of which the scanner listed more, later, than came."""
+        issues = [one for one in self._context.store.issues.open() if one.study_id == study_id]
+        return [
+            expected(one.detail["listed"] - one.detail["missing"], one.detail["listed"])
+            for one in issues
+            if one.code == IMAGES_MISSING
+        ]
 
     def _timings(self, detail: StudyDetail) -> dict[int, TimingView]:
         timings = self._context.store.timings

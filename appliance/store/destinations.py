@@ -126,9 +126,11 @@ def forget(db: Database, name: str, configured: Collection[str], reason: str, ac
         What ended.
 
     Raises:
-        ConflictError: It is configured.
+        ConflictError: It is configured, or no reason is given.
         NotFoundError: Nothing waits for it.
     """
+    if not reason.strip():
+        raise ConflictError(f"giving up {name!r} needs a reason, for the journal")
     if name in configured:
         raise ConflictError(
             f"{name!r} is configured and is still sent to; take it out of destinations and restart the box first, or"

@@ -16,6 +16,7 @@ from appliance.store.database import Database, Transaction, from_iso, iso
 from appliance.store.facts.box import LeftoversRemoved
 from appliance.store.facts.deliveries import ResultsRemoved
 from appliance.store.facts.intake import ImagesRemoved
+from appliance.store.short_series import no_longer_missing
 from appliance.store.viewrows import marks
 
 #: ``meta`` row of the large jumps of the wall clock: JSON list of [time after it, seconds], oldest first.
@@ -113,6 +114,8 @@ class Retention:
                 "UPDATE delivery SET removed_at = ? WHERE study_id = ? AND version_id IS NOT NULL", (tx.at, study_id)
             )
             tx.execute("UPDATE study SET kept = 0, images_removed_at = ? WHERE id = ?", (tx.at, study_id))
+            for row in tx.all("SELECT id FROM series WHERE study_id = ?", (study_id,)):
+                no_longer_missing(tx, row["id"])
             if paths:
                 tx.journal(ImagesRemoved(images=len(paths), size=size), study_id=study_id)
             return paths

@@ -12,6 +12,7 @@ from appliance.records import Header, RejectionTitle, Role, Vector
 from appliance.store.database import Database
 from appliance.store.facts.intake import SeriesReady
 from appliance.store.jsonable import load
+from appliance.store.short_series import SHORT, Follows, after_ready, no_longer_missing
 from appliance.store.steps import Listed, listed_images
 
 #: The rule of revisions that were made of the spool after a damaged database.
@@ -218,13 +219,21 @@ class Revisions:
         Images that arrived since stay for the next revision.
 
         Returns:
-            The id of the revision, or None when it would hold nothing new.
+            The id of the revision, or None when it would say nothing new.
         """
-        if not evidence.images or not (evidence.taken_back or any(image.is_new for image in evidence.images)):
-            with self._db.write() as tx:
-                tx.execute("UPDATE series SET open = 0 WHERE id = ?", (evidence.series_id,))
-            return None
+        is_new = bool(evidence.images) and (evidence.taken_back or any(image.is_new for image in evidence.images))
         with self._db.write() as tx:
+            if not is_new:
+                listed, missing = (facts.get(name, 0) if evidence.images else 0 for name in ("listed", "missing"))
+                follows = after_ready(
+                    tx, series_id=evidence.series_id, study_id=evidence.study_id, listed=listed, missing=missing
+                )
+                if follows is Follows.NOTHING:
+                    tx.execute("UPDATE series SET open = 0 WHERE id = ?", (evidence.series_id,))
+                if follows is not Follows.REVISION:
+                    return None
+                rule = SHORT
+            no_longer_missing(tx, evidence.series_id)
             n = evidence.revision + 1
             revision_id = tx.insert(
                 "revision",

@@ -10,6 +10,7 @@ from appliance.errors import ConflictError, NotFoundError
 from appliance.records import StepState
 from appliance.store.database import Database, Transaction, iso
 from appliance.store.facts.intake import PerformedStep
+from appliance.store.short_series import reopen_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,8 @@ class Steps:
                 "SELECT series_instance_uid, sop_instance_uid FROM performed_image WHERE step_id = ?", (row["id"],)
             )
             listed = {(one["series_instance_uid"], one["sop_instance_uid"]) for one in rows}
+            if now is StepState.COMPLETED:
+                reopen_short(tx, row["id"])
             tx.journal(_fact(row["id"], source, now, listed))
 
     def state(self, sop_instance_uid: str) -> StepState | None:

@@ -161,10 +161,8 @@ def _predecessors(report):
     }
 
 
-@pytest.mark.req("R-MPPS-01")
-def test_listed_series_is_ready_with_its_last_image_while_the_scanner_holds_its_association(tmp_path, bleed):
-    series = [ds for ds in bleed if "LOCALIZER" not in ds.ImageType]
-    uid = generate_uid()
+def began_and_ended(series):
+    """The data sets of N-CREATE and N-SET of a step that lists a series."""
     began, ended, listed = Dataset(), Dataset(), Dataset()
     began.PerformedProcedureStepStatus = "IN PROGRESS"
     ended.PerformedProcedureStepStatus = "COMPLETED"
@@ -175,6 +173,49 @@ def test_listed_series_is_ready_with_its_last_image_while_the_scanner_holds_its_
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
         listed.ReferencedImageSequence.append(item)
     ended.PerformedSeriesSequence = [listed]
+    return began, ended
+
+
+@pytest.mark.long
+@pytest.mark.req("R-MPPS-03")
+def test_nothing_flagged_is_taken_back_when_the_scanner_lists_an_image_that_never_came_and_stands_once_it_came(
+    tmp_path,
+):
+    plain = next(one for one in SCENARIOS if one.name == "head_ct_no_bleed").build("short")
+    series = [ds for ds in plain if "LOCALIZER" not in ds.ImageType]
+    study_uid = series[0].StudyInstanceUID
+    began, ended = began_and_ended(series)
+    with (
+        Pacs(tmp_path / "pacs") as pacs,
+        Box(box_config(tmp_path / "state", pacs.port, dicom={"mpps": True}, completeness={"quiet_max_s": 6.0})) as box,
+    ):
+        box.send(series[:-1])  # the last slice at the top: what came looks whole
+        assert box.ended(study_uid).outcome is Outcome.NOTHING_FLAGGED
+        assert reports(pacs, study_uid) == []
+        ae = AE(ae_title="CT-1")
+        ae.add_requested_context(Step)
+        assoc = ae.associate("127.0.0.1", box.daemon.dicom_port, ae_title="SCANSIDE")
+        uid = generate_uid()
+        assert assoc.send_n_create(began, Step, uid)[0].Status == 0
+        assert assoc.send_n_set(ended, Step, uid)[0].Status == 0
+        assoc.release()
+        view = box.wait(
+            lambda: (one := box.study(study_uid)).outcome is Outcome.NOT_ANALYSED and one, "outcome that says so"
+        )
+        assert view.reason is Reason.INCOMPLETE
+        (told,) = box.wait(lambda: reports(pacs, study_uid), "report that says so")
+        assert f"the scanner lists 1 more images than the {len(series) - 1} that came" in said(told)
+        box.send(series[-1:])
+        box.wait(lambda: box.study(study_uid).outcome is Outcome.NOTHING_FLAGGED, "outcome on all images")
+        corrected = box.wait(lambda: reports(pacs, study_uid)[1:], "report on all images")[-1]
+        assert _predecessors(corrected) == {told.SOPInstanceUID}
+
+
+@pytest.mark.req("R-MPPS-01")
+def test_listed_series_is_ready_with_its_last_image_while_the_scanner_holds_its_association(tmp_path, bleed):
+    series = [ds for ds in bleed if "LOCALIZER" not in ds.ImageType]
+    uid = generate_uid()
+    began, ended = began_and_ended(series)
     config = box_config(tmp_path / "state", packages=(), dicom={"port": 0, "mpps": True})
     with Box(config) as box:
         ae = AE(ae_title="CT-1")

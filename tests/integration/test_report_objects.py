@@ -200,6 +200,22 @@ def test_pixelmed_finds_no_error_in_the_golden_reports(golden, name):
     assert report_kit.pixelmed_errors(golden[name]) == []
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.req("R-REPORT-01", "R-REPORT-04")
+@pytest.mark.parametrize("outcome", [Outcome.FINDING, Outcome.NOTHING_FLAGGED, Outcome.NOT_ANALYSED])
+@pytest.mark.parametrize("name", sorted(bundled_packages()))
+def test_pixelmed_finds_no_error_in_reports_and_key_objects_of_any_package_and_outcome(name, outcome, tmp_path):
+    manifest = load_package(bundled_packages()[name]).manifest
+    files = images_of(manifest, tmp_path / "in")
+    result = result_of(manifest, outcome, files, tmp_path)
+    package = ReportPackage.from_manifest(manifest)
+    requests = report_kit.requests_for(package, result, files, tmp_path / "out", spool_root=tmp_path)
+    report_kit.built(requests)
+    for kind in sorted({DeliveryKind.SR, DeliveryKind.KO} & set(requests)):
+        assert report_kit.pixelmed_errors(requests[kind].output_path) == [], kind
+
+
 # -- through the child, the stage and a PACS -------------------------------------------------------------------------
 
 

@@ -52,11 +52,15 @@ class Waits:
             return self.rows
 
 
-def send_event(port, ds, event_type, *, calling, called, host="127.0.0.1"):
-    """Report on a new association, as the SCP of the class; returns the status, None where it was not taken."""
+def send_event(port, ds, event_type, *, calling, called, host="127.0.0.1", tls=None):
+    """Report on a new association, as the SCP of the class; returns the status, None where it was not taken.
+
+    ``tls``: the context of the one who calls, and the name that it expects in the certificate.
+    """
     ae = AE(ae_title=calling)
     ae.add_requested_context(StorageCommitmentPushModel)
-    assoc = ae.associate(host, port, ae_title=called, ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)])
+    roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
+    assoc = ae.associate(host, port, ae_title=called, ext_neg=roles, tls_args=tls)
     if not assoc.is_established:
         return None
     status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE)
@@ -65,10 +69,10 @@ def send_event(port, ds, event_type, *, calling, called, host="127.0.0.1"):
 
 
 class CommittingPacs:
-    """Takes images and requests for commitment; ``here`` makes a report on the same association."""
+    """Takes images and requests for commitment, over TLS too; ``here`` makes a report on the same association."""
 
-    def __init__(self, *, action_status=0x0000, here=None, ae_title="PACS"):
-        self.action_status, self.here, self.ae_title = action_status, here, ae_title
+    def __init__(self, *, action_status=0x0000, here=None, ae_title="PACS", tls=None):
+        self.action_status, self.here, self.ae_title, self._tls = action_status, here, ae_title, tls
         self.requests, self.images, self.callers = Waits(), Waits(), []
 
     def __enter__(self):
@@ -78,6 +82,7 @@ class CommittingPacs:
         self.server = ae.start_server(
             ("127.0.0.1", 0),
             block=False,
+            ssl_context=self._tls,
             evt_handlers=[(evt.EVT_C_STORE, self._stored), (evt.EVT_N_ACTION, self._asked)],
         )
         self.port = self.server.socket.getsockname()[1]

@@ -107,6 +107,15 @@ def test_every_decision_makes_a_report_that_dciodvfy_finds_nothing_wrong_with(bu
     assert ", version 2." in values(report, "Human review")[0]
 
 
+@pytest.mark.long  # some 5 s of processor time each
+@pytest.mark.req("R-REVIEW-03", "R-REPORT-01")
+@pytest.mark.parametrize("case", CASES)
+def test_pixelmed_finds_no_error_in_the_report_of_any_decision(build, make_request, case):
+    before = ReportPredecessor(sop_instance_uid="2.25.1", study_instance_uid="1.2.3")
+    _, path = build(make_request(review=CASES[case], predecessors=(before,)))
+    assert report_kit.pixelmed_errors(path) == []
+
+
 def test_an_agreement_keeps_place_and_volume_and_is_verified_by_name(build, make_request):
     report, _ = build(make_request(review=CASES["agree"]))
     assert values(report, "Presence of property") == [PRESENT] * 2

@@ -293,6 +293,19 @@ def test_dciodvfy_and_dsrdump_find_nothing_wrong_with_any_outcome_or_identity(
         assert report_kit.dsrdump_complaints(dsrdump, path) == [], name
 
 
+@pytest.mark.long  # some 5 s of processor time each
+@pytest.mark.timeout(900)
+@pytest.mark.req("R-REPORT-01")
+def test_pixelmed_finds_nothing_wrong_with_any_outcome_or_identity(
+    build, make_request, make_result, make_finding, with_identity
+):
+    wrong = {}
+    for name, request in requests(make_request, make_result, make_finding, with_identity):
+        _, path = build(request)
+        wrong |= {name: errors} if (errors := report_kit.pixelmed_errors(path)) else {}
+    assert wrong == {}
+
+
 @pytest.mark.req("R-RESULT-01")
 def test_an_x_ray_report_is_valid_too(build, make_request, make_result, make_finding, package):
     triage = dataclasses.replace(package, intended_use="triage")
@@ -300,7 +313,7 @@ def test_an_x_ray_report_is_valid_too(build, make_request, make_result, make_fin
     for one in (request, dataclasses.replace(request, package=triage)):
         report, path = build(one, DX)
         assert report_kit.dciodvfy_errors(path) == []
-        assert values(report, "Procedure reported") == ["43468-8"]
+        assert values(report, "Procedure reported") == ["363679005"]
 
 
 def test_highdicoms_own_reader_gives_back_finding_volume_and_region(build, make_request):

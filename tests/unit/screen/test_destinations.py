@@ -12,6 +12,7 @@ from appliance.deliver.stage import DeliverStage
 from appliance.records import SYSTEM, Actor, ActorKind, UserRole
 from appliance.screen.destinations import hint
 from appliance.screen.tools import Probe
+from appliance.store.destinations import tell_gone
 from appliance.store.facts import Kind
 
 pytestmark = pytest.mark.req("R-ADMIN-01")
@@ -194,6 +195,64 @@ def test_an_unknown_destination_is_told_so(store, clock, scenes):
         assert somebody("service").post("/destinations/NOPE/pause", reason="x").status_code == 404
         assert somebody("technologist").get("/destinations").status_code == 403
         assert somebody(UserRole.RADIOLOGIST).post("/destinations/PACS/retry").status_code == 403
+
+
+@pytest.mark.req("R-CUSTODY-06")
+def test_an_administrator_gives_up_a_destination_that_is_gone_with_a_reason_and_its_name(store, clock, scenes, owe):
+    """It may let images go, so nobody else does, and not by one press."""
+    owe()
+    owe("parked", "status 0xA900", 0xA900)
+    tell_gone(store.db, ())
+    with served(store, clock, scenes.packages(), config=Config()) as somebody:
+        service, ada = somebody("service"), somebody("administrator")
+        assert "2 objects are still owed to it" in service.get("/destinations").text
+        assert 'data-testid="forget"' not in service.get("/destinations").text
+        assert service.post("/destinations/PACS/forget", reason="replaced", typed="PACS").status_code == 403
+        assert 'data-testid="forget"' in ada.get("/destinations").text
+        assert "Say why" in ada.post("/destinations/PACS/forget", reason=" ", typed="PACS").text
+        assert "as it stands there" in ada.post("/destinations/PACS/forget", reason="replaced", typed="PAC").text
+        assert store.deliveries.backlog()[0].owed == 1
+        assert [issue.code for issue in store.issues.open()] == ["DESTINATION_GONE"]
+        done = ada.post("/destinations/PACS/forget", reason="replaced by ARCHIVE-2", typed="PACS")
+        assert done.status_code == 200
+        assert "PACS" not in done.text.partition("<main")[2]
+        again = ada.post("/destinations/PACS/forget", reason="again", typed="PACS")
+        assert again.status_code == 409
+    assert store.deliveries.backlog() == []
+    assert store.issues.open() == []
+    (fact,) = store.journal.after(0, 10, (Kind.DESTINATION_FORGOTTEN,))
+    assert (fact.actor["kind"], fact.actor["name"], fact.actor["role"]) == (
+        "person",
+        "Ada Administrator",
+        "administrator",
+    )
+    assert fact.body == {
+        "destination": "PACS",
+        "reason": "replaced by ARCHIVE-2",
+        "owed": 1,
+        "held": 0,
+        "parked": 1,
+        "uncommitted": 0,
+    }
+
+
+@pytest.mark.req("R-CUSTODY-06")
+def test_what_a_gone_destination_got_and_never_committed_to_is_shown_and_a_configured_one_is_not_given_up(
+    store, clock, scenes, owe
+):
+    delivery = owe()
+    store.deliveries.sent(delivery, 0)
+    store.commitments.asked(store.commitments.begin("PACS", "9.1", [delivery]))
+    with served(store, clock, scenes.packages(), config=Config()) as somebody:
+        page = somebody("administrator").get("/destinations").text
+    assert "1 objects that it got are not committed to" in page
+    assert "still owed to it" not in page
+    with served(store, clock, scenes.packages(), config=CONFIG) as somebody:
+        ada = somebody("administrator")
+        assert 'data-testid="forget"' not in ada.get("/destinations").text
+        refused = ada.post("/destinations/PACS/forget", reason="x", typed="PACS")
+    assert refused.status_code == 409
+    assert store.db.one("SELECT forgotten_at FROM delivery")["forgotten_at"] is None
 
 
 def test_nobody_pauses_twice_or_resumes_what_goes(store):

@@ -22,6 +22,7 @@ from appliance.records import (
     Outcome,
     Reason,
     ReviewDecision,
+    Severity,
 )
 from appliance.screen import history, screen_app, words
 from appliance.screen.history import SENTENCES, sentence_of
@@ -31,9 +32,11 @@ from appliance.store import facts as facts_module
 from appliance.store.database import iso
 from appliance.store.facts import Body, Kind
 from appliance.store.facts.intake import InstanceStored, SeriesReady
+from appliance.store.issues import raise_issue
 from appliance.store.readmodels import FactView, RevisionView
 from appliance.store.review_rules import Draft
 from appliance.store.reviews import ELSEWHERE, Reading
+from appliance.store.short_series import no_longer_missing
 from appliance.store.timings import AnalysisTiming, Hop, Spread, Usual
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=a()>{{7*7}}%(name)s%s</bdi></td>"
@@ -441,6 +444,18 @@ def test_evidence_is_told_with_what_is_missing_first(clock):
         "%(count)s images that the scanner does not list",
         "The numbers of the images have gaps",
     ]
+
+
+@pytest.mark.req("R-MPPS-03")
+def test_a_finding_on_a_part_of_what_the_scanner_lists_says_so_on_its_page_while_it_is_so(store, serve, scenes, write):
+    write(scenes.urgent)
+    (study,) = [row["id"] for row in store.db.all("SELECT id FROM study")]
+    detail = {"listed": 120, "missing": 2}
+    write(raise_issue, "IMAGES_MISSING", "series 1", Severity.WARNING, detail, study)
+    with serve() as client:
+        assert "118 of 120 expected" in part(client.get(f"/studies/{study}").text, "incomplete")
+        write(no_longer_missing, 1)
+        assert 'data-testid="incomplete"' not in client.get(f"/studies/{study}").text
 
 
 def test_the_bar_is_as_long_as_the_way_and_slow_hops_are_marked():

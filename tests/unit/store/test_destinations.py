@@ -171,6 +171,8 @@ def test_one_that_is_configured_or_is_owed_nothing_is_not_forgotten(store, study
         forget(store.db, "old", ["old", "new"], "by mistake", PERSON)
     with pytest.raises(NotFoundError, match="nothing is owed to a destination 'mistyped'"):
         forget(store.db, "mistyped", ["new"], "by mistake", PERSON)
+    with pytest.raises(ConflictError, match="needs a reason"):
+        forget(store.db, "old", ["new"], " ", PERSON)
     assert states(store) == before
     assert not [fact for fact in store.journal.after(0) if fact.kind is Kind.DESTINATION_FORGOTTEN]
 
