@@ -15,13 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from appliance.box_fleet import fleet_jobs, fleet_link
 from appliance.clock import Clock
 from appliance.config import Config, Destination
 from appliance.deliver.echo import probe
 from appliance.errors import ConflictError
 from appliance.intake.peers import SourceSettings, peers_of
 from appliance.records import SELF_TEST_SOURCE, Actor, AnalysisResult, DeliveryState
-from appliance.screen.tools import EngineState, Probe, Refused, TestState, Unavailable
+from appliance.screen.tools import EngineState, FleetJob, FleetLink, Probe, Refused, TestState, Unavailable
 from appliance.settings import Settings
 from appliance.simulate.self_test import AE_TITLE
 from appliance.store import Store
@@ -169,6 +170,16 @@ class BoxTools:
             built_at=best.built_at,
             why=best.reason,
         )
+
+    # The fleet -------------------------------------------------------------------------------------------------
+
+    def fleet_link(self) -> FleetLink:
+        """From the identity's files and the link's marks."""
+        return fleet_link(self._config, self._store)
+
+    def fleet_jobs(self) -> list[FleetJob]:
+        """From their rows."""
+        return fleet_jobs(self._store)
 
     # The test study --------------------------------------------------------------------------------------------
 

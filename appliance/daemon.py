@@ -29,6 +29,7 @@ from appliance.health.checks import (
     ClockJumpCheck,
     DiskCheck,
     DriftCheck,
+    HardwareCheck,
     ScreensCheck,
     ShelfCheck,
     SilenceCheck,
@@ -268,6 +269,7 @@ class Daemon:
             *(DiskCheck(store), ClockJumpCheck(store, self.clock), StagesCheck(store, beats), ChainCheck(store)),
             ScreensCheck(store, config),
             CertificatesCheck(store, shown),
+            HardwareCheck(store, self.clock),
             *(SilenceCheck(store, config, self.clock), DriftCheck(store, self.clock), ShelfCheck(store)),
         ]
         self.runners["health"] = Runner(HealthStage(checks, beats), self.clock)
@@ -294,7 +296,9 @@ class Daemon:
         from appliance.fleet.device.parts import fleet_parts
 
         acts = BoxActs(self.config, self.store, self.tools, self._stop)
-        return fleet_parts(self.config, self.store, self.clock, acts, self._ring, first_within_s=first_within_s)
+        return fleet_parts(
+            self.config, self.store, self.clock, acts, self._ring, stop=self._stop, first_within_s=first_within_s
+        )
 
     def _said(self, delivery_id: int) -> Said | None:
         return self.store.deliveries.said(delivery_id)

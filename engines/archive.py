@@ -83,7 +83,7 @@ def unpack(archive: Path, into: Path) -> Path:
     try:
         with archive.open("rb") as source:
             size = os.fstat(source.fileno()).st_size
-            _check_end(source, size)
+            check_end(source, size)
             with zipfile.ZipFile(source) as opened:
                 members = _members(opened, size)
                 _unpack_beside(opened, members, into)
@@ -109,7 +109,13 @@ def _unpack_beside(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], into
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _check_end(source: IO[bytes], size: int) -> None:
+def check_end(
+    source: IO[bytes],
+    size: int,
+    *,
+    most_files: int = MAX_FILES,
+    most_directory_bytes: int = _MAX_DIRECTORY_BYTES,
+) -> None:
     """Look at the end record before the library reads as many names as it claims (APPNOTE 4.3.16).
 
     Raises:
@@ -124,8 +130,8 @@ def _check_end(source: IO[bytes], size: int) -> None:
         raise ValueError("its end record is not at its end; zip it without a comment")
     if tail.startswith(_ZIP64_LOCATOR) or disk or first_disk or here != count:
         raise ValueError("it is of the kind for huge or split archives; no package needs that")
-    if count > 2 * MAX_FILES or length > _MAX_DIRECTORY_BYTES:
-        raise ValueError(f"{count} entries, at most {MAX_FILES} files are read")
+    if count > 2 * most_files or length > most_directory_bytes:
+        raise ValueError(f"{count} entries, at most {most_files} files are read")
     if offset + length + _END.size != size:
         raise ValueError("something lies before or between its parts")
 

@@ -60,20 +60,24 @@ class PrivateKey:
 
     name: str
     raw: bytes = field(repr=False)
+    #: What others need to trust it.
+    public: PublicKey = field(init=False, repr=False, compare=False)
+    # Kept, as making it from ``raw`` costs more than a signature, and a fleet server signs thousands a second.
+    _key: Ed25519PrivateKey = field(init=False, repr=False, compare=False)
 
-    @property
-    def public(self) -> PublicKey:
-        """What others need to trust it."""
-        return PublicKey(self.name, Ed25519PrivateKey.from_private_bytes(self.raw).public_key().public_bytes_raw())
+    def __post_init__(self) -> None:
+        """Make the key."""
+        key = Ed25519PrivateKey.from_private_bytes(self.raw)
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "public", PublicKey(self.name, key.public_key().public_bytes_raw()))
 
     def sign(self, message: bytes) -> bytes:
         """The 64 bytes of a signature."""
-        return Ed25519PrivateKey.from_private_bytes(self.raw).sign(message)
+        return self._key.sign(message)
 
     def pem(self) -> str:
         """As PEM (PKCS 8, not encrypted), which ``load_private`` reads."""
-        key = Ed25519PrivateKey.from_private_bytes(self.raw)
-        return key.private_bytes(
+        return self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()
 

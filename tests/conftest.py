@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is; a hang is pytest-timeout's.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("short", settings.get_profile("house"), max_examples=40)
 settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,11 @@ def pytest_addoption(parser):
         default=os.environ.get("SCANSIDE_FULL", "") not in {"", "0"},
         help="full size: heavy tests run all their rounds, and those marked long run at all (also SCANSIDE_FULL=1)",
     )
+
+
+def pytest_configure(config):
+    """Before any test is read: what takes its number of examples from the profile has all of them with ``--full``."""
+    settings.load_profile("house" if config.getoption("--full") else "short")
 
 
 #: Files of minutes go first: the last one to begin decides when the last of two processes ends.

@@ -22,6 +22,7 @@ FLOORS = (
     {"store", "dicom", "report", "stage"},
     {"web"},
     {"intake", "triage", "deliver", "screen", "fleet", "health", "simulate"},
+    {"box_fleet"},
     {"box_tools"},
     {"box_acts"},
     {"daemon"},

@@ -4,7 +4,7 @@
     .venv/bin/python tools/screenshots.py                  all
     .venv/bin/python tools/screenshots.py urgent quality   these scenes of the alert screen
     .venv/bin/python tools/screenshots.py /studies /setup  the pages whose address begins so
-    .venv/bin/python tools/screenshots.py --readme         those of the README, into docs/images
+    .venv/bin/python tools/screenshots.py --readme         those of the README, into docs/images; needs mosquitto
 
 The alert screen is taken in every scene of ``screen_scenes.SCENES``, at two sizes. The other pages are the routes of
 the application, so that a new page is taken without being named here, each with every dialog that a button of it
@@ -29,6 +29,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 from screen_scenes import BROWSER_ARGUMENTS, NO_PAGES, SCENES, fill, packages
 from screen_worlds import Ran, World, box_in_trouble, box_in_use, new_box, run_demo
+from screenshots_fleet import take_fleet
 
 from appliance.clock import SystemClock
 from appliance.config import Config, Site
@@ -337,6 +338,7 @@ def main() -> None:
         if options.readme:
             with box_in_use(folder, run_demo(folder)) as world:
                 take_readme(browser, world)
+            take_fleet(browser, folder / "fleet")
             browser.close()
             return
         for scene in scenes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,8 +18,11 @@ from appliance.fleet.device.enrolment import enrol as enter
 from appliance.fleet.device.enrolment import serial_number
 from appliance.fleet.device.identity import FOLDER, Identity, NotEnrolledError, days_left
 from appliance.fleet.keys import KeyFault
+from appliance.fleet.wire_jobs import NEXT, JobState
 from appliance.store import Store
 from appliance.store.facts.fleet import FleetLink
+from appliance.store.fleet import CONNECTED, TOLD
+from appliance.store.fleet_jobs import JobMoved
 
 
 @click.group(cls=Group)
@@ -79,7 +83,10 @@ def status(config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa
         click.echo(document["why"])
         return
     click.echo(f"{document['device']} of {document['tenant']} at {document['server_url']}")
-    click.echo(f"the certificate holds {document['certificate_days']:.0f} days; rows that wait: {document['waiting']}")
+    at, told = document["connected_at"], document["acknowledged_at"]
+    click.echo(f"connected since {at}" if at else "not connected: nothing is lost, what waits is told later")
+    click.echo(f"rows that wait: {document['waiting']}; last acknowledged: {told or 'never yet'}")
+    click.echo(f"the certificate holds {document['certificate_days']:.0f} days")
     for line in document["next"]:
         click.echo(line)
 
@@ -99,11 +106,20 @@ def leave(yes: bool, config_path: Path, site: Path | None) -> None:  # noqa: FBT
         # First, so that whatever is left of the folder is no identity.
         (folder / "identity.json").unlink()
         shutil.rmtree(folder)
+        _end_jobs(store)
         store.fleet.leave()
         _tell(store, "left")
     click.echo("this box has left its fleet")
     if is_running(config):
         click.echo("restart it, so that the link ends: systemctl restart scanside")
+
+
+def _end_jobs(store: Store) -> None:
+    """What this fleet asked for and has not begun is nothing that the next one wants."""
+    for row in store.fleet_jobs.open():
+        if JobState.CANCELED in NEXT[JobState(row.state)]:
+            with contextlib.suppress(JobMoved):
+                store.fleet_jobs.step(row, JobState.CANCELED, code="LEFT")
 
 
 def _tell(store: Store, state: str) -> None:
@@ -135,6 +151,9 @@ def _document(config: Config, store: Store) -> dict[str, Any]:
         "certificate_ends_at": identity.ends_at.isoformat(),
         "certificate_days": days_left(identity, datetime.now(timezone.utc)),
         "on_trial": identity.is_on_trial,
+        # What a box that was killed had noted is no connection.
+        "connected_at": (store.fleet.state(CONNECTED) or None) if is_running(config) else None,
+        "acknowledged_at": store.fleet.state(TOLD) or None,
         "waiting": max(0, store.journal.last_seq() - store.journal.cursor("fleet")),
         "next": [] if config.fleet is not None else _next(config)[:1],
     }

@@ -14,9 +14,11 @@ from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.fleet.device.contents import Contents
 from appliance.fleet.device.desk import inbox_of
+from appliance.fleet.device.identity import FOLDER
 from appliance.fleet.device.inbox import Inbox
 from appliance.fleet.device.stick import Exporter, bring, ended_well
-from appliance.fleet.wire_stick import MOST_IMPORT_BYTES
+from appliance.fleet.device.stick_files import take_stick
+from appliance.fleet.wire_stick import MOST_IMPORT_BYTES, is_stick, open_stick
 from appliance.records import AnalysisResult
 from appliance.store import Store
 from appliance.store.ending import OwedResult
@@ -64,18 +66,17 @@ def export(file: Path, everything: bool, config_path: Path, site: Path | None, a
 @config_option
 @json_option
 def import_(file: Path, config_path: Path, site: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Take in FILE from the service team: jobs, a desired document, acknowledgements; checked as by the network."""
+    """Take in FILE from the service team: jobs, desired document, acknowledgements, models; checked as by network."""
     config = read_config(config_path, site)
-    try:
-        with file.open("rb") as opened_file:
-            data = opened_file.read(MOST_IMPORT_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     with opened(config) as store:
-        found = bring(data, store, _inbox(config, store))
+        inbox = _inbox(config, store)
+        data, files = _taken(file, config, inbox)
+        found = bring(data, store, inbox)
     if as_json:
-        print_json({"file": str(file), "envelopes": [vars_of(one) for one in found]})
+        print_json({"file": str(file), "files": files, "envelopes": [vars_of(one) for one in found]})
     else:
+        if files:
+            click.echo(f"{files} files for models; they are used where their signatures hold")
         for one in found:
             click.echo(f"{one.kind} {one.ref}: {one.result} {one.code}".rstrip())
         waits = any(one.kind == "job" and one.result == "ACCEPTED" for one in found)
@@ -83,6 +84,21 @@ def import_(file: Path, config_path: Path, site: Path | None, as_json: bool) -> 
             click.echo("the box does not run; its jobs are done from its next start")
     if not ended_well(found):
         raise SystemExit(Exit.CHECK_FAILED)
+
+
+def _taken(file: Path, config: Config, inbox: Inbox) -> tuple[bytes, int]:
+    """The envelopes of a file; and how many others it had, which lie where jobs look for models."""
+    try:
+        if not is_stick(file):
+            with file.open("rb") as opened_file:
+                return opened_file.read(MOST_IMPORT_BYTES + 1), 0
+        _ = inbox.identity  # a box of no fleet keeps nothing
+        with open_stick(file) as stick:
+            data = stick.envelopes()
+            take_stick(config.state_path / FOLDER, stick)
+            return data, len(stick.files)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def vars_of(one: object) -> dict[str, str]:

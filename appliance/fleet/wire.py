@@ -60,6 +60,11 @@ class Down(Word):
     JOB = "dn/job"
 
 
+#: Signed by the device's key in MQTT's user property ``sig``: what moves counters, cursors and gates of roll-outs. The
+#: broker could otherwise say it in a box's name.
+SIGNED = frozenset({Up.REC, Up.GET, Up.TWIN})
+
+_NAMES: dict[str, Up | Down] = {str(name): name for kind in (Up, Down) for name in kind}
 #: Seconds after which a message that could not be delivered is worth nothing; None = never. Only status is retained.
 EXPIRY_S: dict[Up | Down, int | None] = {
     Up.STATUS: None,
@@ -101,10 +106,10 @@ def parse_topic(topic: str) -> tuple[Address, Up | Down]:
     name = "/".join(parts[4:])
     if "/".join(parts[:2]) != ROOT or len(parts) != 6 or not all(_ID.fullmatch(part) for part in parts[2:4]):
         raise WireError("the topic is none of this protocol")
-    for kind in (Up, Down):
-        if name in set(map(str, kind)):
-            return Address(parts[2], parts[3]), kind(name)
-    raise WireError("the topic is none of this protocol")
+    kind = _NAMES.get(name)
+    if kind is None:
+        raise WireError("the topic is none of this protocol")
+    return Address(parts[2], parts[3]), kind
 
 
 class Message(BaseModel):
@@ -217,7 +222,7 @@ class Batch(Message):
 
 
 class Get(Message):
-    """``up/get``, on every connect: what the box has, so that a broker that lost everything loses nothing.
+    """``up/get``, signed, on every connect and each hour: what the box has, so that whatever was lost goes again.
 
     Attributes:
         dv: Version of the desired document that it has.
@@ -235,7 +240,7 @@ class Get(Message):
 
 
 class Reported(Message):
-    """``up/twin``: what the box made of the desired document.
+    """``up/twin``, signed: what the box made of the desired document.
 
     Attributes:
         rv: Version of this report.
@@ -290,7 +295,7 @@ class Desired(Message):
 
     Attributes:
         health_every_s: Period of ``up/health``.
-        bytes_per_s: Upper bound of what the link sends.
+        bytes_per_s: Upper bound of what the link sends; and of what a download takes, the other way.
         held: Nothing new is installed or activated (a clinical freeze).
     """
 
@@ -360,6 +365,7 @@ class Job(Message):
         exp: Not after.
         nonce: Of the box's session, where the box cannot tell the time.
         by: Account number of who asked, and of who approved: names stay on the server.
+        grant: Of a roll-out (``wire_grant``), in place of release keys' signatures under this very job.
     """
 
     id: Ulid
@@ -371,6 +377,7 @@ class Job(Message):
     args: JobArgs = JobArgs()
     nonce: str = Field(default="", pattern=r"^[0-9a-f]{0,32}$")
     by: tuple[int, ...] = Field(default=(), max_length=4)
+    grant: str | None = Field(default=None, max_length=16 * 1024, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
 
 
 Reported.model_rebuild()

@@ -1,8 +1,9 @@
 """Files on a stick, for a box without any network: what it would have published, and what it would have been sent.
 
 An export holds the very messages of the link, each as it would stand in its topic, in one envelope that the device's
-key has signed. An import holds envelopes of the server as they would come by MQTT; one envelope alone is one too.
-Nothing is checked less than on the wire.
+key has signed. An import holds envelopes of the server as they would come by MQTT; one envelope alone is one too. A zip
+file brings, besides its envelopes, files of the server's TUF repository: ``envelopes.json``, ``tuf/metadata/...`` and
+``tuf/targets/...``. Nothing is checked less than on the wire.
 """
 
 from __future__ import annotations
@@ -10,8 +11,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
-from typing import Any
+import os
+import re
+import shutil
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
@@ -19,13 +29,27 @@ from pydantic import Field
 from appliance.fleet.keys import DeviceKey, holds
 from appliance.fleet.wire import MAX_PACKED_BYTES, Id, Message, Ulid, WireError
 from appliance.fleet.wire_records import Clk
+from engines.archive import check_end
+from engines.durable import sync_file
 from engines.signing import parse_strict
 
 EXPORT_TYPE = "application/vnd.scanside.stick.v1+json"
 IMPORT_FORMAT = "scanside-fleet-import/1"
 MOST_EXPORT_BYTES = 64 * 1024 * 1024
 MOST_IMPORT_BYTES = 64 * 1024 * 1024
+#: Of a zip file, and of all that is in it: nothing in one is compressed.
+MOST_STICK_BYTES = 4_000_000_000
 _MOST_ENVELOPES = 10_000
+_MOST_FILES = 1000
+_MOST_DIRECTORY_BYTES = 1024 * 1024
+_MOST_METADATA_BYTES = 8 * 1024 * 1024
+_ENVELOPES, _TUF = "envelopes.json", "tuf"
+#: Files of a TUF repository; no part begins with a dot, so none leads out of its folder.
+_FILE = re.compile(r"(metadata|targets)(/[A-Za-z0-9_-][A-Za-z0-9._+-]{0,199}){1,8}")
+_DATE = (1980, 1, 1, 0, 0, 0)
+_CHUNK = 1024 * 1024
+#: What ``pack_stick`` writes and no others: sizes behind the data, UTF-8 names.
+_FLAGS = 0x0008 | 0x0800
 
 
 class Letter(Message):
@@ -132,6 +156,159 @@ def split(data: bytes) -> list[tuple[str, bytes]]:
             raise WireError("an envelope of the file is damaged") from None
         found.append((_type_of(_parsed(envelope, MAX_PACKED_BYTES)), envelope))
     return found
+
+
+# With files of the TUF repository ------------------------------------------------------------------------------------
+
+
+def is_stick(path: Path) -> bool:
+    """Whether a file says to be a zip file; proves nothing.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def pack_stick(path: Path, envelopes: Sequence[bytes], files: Mapping[str, Path]) -> None:
+    """Write a zip file for ``scanside fleet import``, on disk for good; the same bytes for the same contents.
+
+    Args:
+        path: The file; one that is there is replaced when the new one is whole.
+        envelopes: As for ``bundle``; may be none.
+        files: By their names in the repository, as ``metadata/timestamp.json`` and ``targets/models/...``.
+
+    Raises:
+        WireError: A name is none of a repository, or all of it is too large for one file.
+        OSError: A file cannot be read, or the new one not written.
+    """
+    for name in files:
+        if not _FILE.fullmatch(name):
+            raise WireError(f"{name}: no file of a TUF repository")
+    told = bundle(envelopes)
+    # Names twice and some for the frame: the limits of the format are the reader's too.
+    total = len(told) + sum(source.stat().st_size + 2 * len(name) + 256 for name, source in files.items())
+    if len(files) >= _MOST_FILES or total > MOST_STICK_BYTES:
+        raise WireError(
+            f"{len(files)} files, {total} bytes; a stick holds {_MOST_FILES} and {MOST_STICK_BYTES} at most"
+        )
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(fresh, "x", zipfile.ZIP_STORED, allowZip64=False) as made:
+            made.writestr(_member(_ENVELOPES, len(told)), told)
+            for name in sorted(files):
+                with files[name].open("rb") as source, made.open(_member(f"{_TUF}/{name}"), "w") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+        sync_file(fresh)
+        fresh.replace(path)
+    except zipfile.LargeZipFile:
+        raise WireError("a file of more than 2 GiB; no stick takes it") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Stick:
+    """A zip file whose shape has been checked; what it holds has not.
+
+    Attributes:
+        files: Sizes by their names in the repository, as ``pack_stick`` takes them.
+    """
+
+    files: Mapping[str, int]
+    _opened: zipfile.ZipFile
+
+    @property
+    def size(self) -> int:
+        """Of all files together, in bytes."""
+        return sum(self.files.values())
+
+    def envelopes(self) -> bytes:
+        """What ``split`` takes.
+
+        Raises:
+            WireError: It is damaged.
+        """
+        with _guarded():
+            return self._opened.read(_ENVELOPES)
+
+    def copy(self, name: str, into: IO[bytes]) -> None:
+        """Write one of ``files``, as long as it says to be.
+
+        Raises:
+            WireError: It is damaged.
+            OSError: It cannot be written.
+        """
+        with _guarded():
+            packed = self._opened.open(f"{_TUF}/{name}")
+        with packed:
+            while True:
+                with _guarded():  # not what is raised by the disk that we write to
+                    chunk = packed.read(_CHUNK)
+                if not chunk:
+                    return
+                into.write(chunk)
+
+
+@contextmanager
+def open_stick(path: Path) -> Iterator[Stick]:
+    """Open what ``pack_stick`` wrote, or a stranger. No name leads anywhere, nothing unpacks to more than it is.
+
+    Raises:
+        WireError: It is no such file.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        if size > MOST_STICK_BYTES:
+            raise WireError(f"larger than {MOST_STICK_BYTES} bytes")
+        with _guarded():
+            check_end(source, size, most_files=_MOST_FILES, most_directory_bytes=_MOST_DIRECTORY_BYTES)
+            opened = zipfile.ZipFile(source)
+        with opened:
+            yield Stick(_files(opened.infolist(), size), opened)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """What the library raises over foreign bytes."""
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, ValueError, KeyError, RuntimeError):
+        raise WireError("the file is no zip file of this software's, or damaged") from None
+
+
+def _files(members: Sequence[zipfile.ZipInfo], size: int) -> dict[str, int]:
+    names = [one.orig_filename for one in members]
+    if len(set(names)) != len(names) or _ENVELOPES not in names or len(names) > _MOST_FILES:
+        raise WireError(f"the zip file lacks {_ENVELOPES}, holds a name twice, or more than {_MOST_FILES} files")
+    found = {}
+    for one in members:
+        name = one.orig_filename.removeprefix(f"{_TUF}/")
+        is_file = stat.S_IFMT(one.external_attr >> 16) in {0, stat.S_IFREG}
+        is_plain = one.compress_type == zipfile.ZIP_STORED and not one.flag_bits & ~_FLAGS
+        if not is_file or not is_plain or one.file_size != one.compress_size:
+            raise WireError("the zip file holds something packed, hidden or linked; take it as the server wrote it")
+        if one.orig_filename == _ENVELOPES:
+            if one.file_size > MOST_IMPORT_BYTES:
+                raise WireError(f"its envelopes are larger than {MOST_IMPORT_BYTES} bytes")
+            continue
+        if name == one.orig_filename or not _FILE.fullmatch(name):
+            raise WireError(f"the zip file holds something else than {_ENVELOPES} and a TUF repository")
+        if name.startswith("metadata/") and one.file_size > _MOST_METADATA_BYTES:
+            raise WireError(f"TUF metadata of more than {_MOST_METADATA_BYTES} bytes")
+        found[name] = one.file_size
+    if sum(one.file_size for one in members) > size:  # parts that share their bytes
+        raise WireError("the zip file says to hold more than it is")
+    return found
+
+
+def _member(name: str, size: int = 0) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, _DATE)
+    member.external_attr = (stat.S_IFREG | 0o644) << 16
+    member.file_size = size
+    return member
 
 
 def _parsed(data: bytes, most: int) -> dict[str, Any]:

@@ -33,6 +33,17 @@ def document() -> dict[str, Any]:
         "security": [{"token": []}],
         "paths": {
             "/api/v1/health": {"get": _get("Whether studies are being checked", models.Health)},
+            "/api/v1/metrics": {
+                "get": {
+                    "summary": "Figures for Prometheus; for a token of the role service",
+                    "responses": {
+                        "200": {
+                            "description": "Text format 0.0.4, no patient data",
+                            "content": {"text/plain": {"schema": {"type": "string"}}},
+                        }
+                    },
+                }
+            },
             "/api/v1/alerts": {"get": _get("Open alerts, and those of the last 12 hours", models.Alerts)},
             "/api/v1/alerts/{alert_id}/acknowledge": {
                 "post": {

@@ -22,11 +22,13 @@ from appliance.screen.critical import CRITICAL, CriticalPages
 from appliance.screen.destinations import DestinationPages
 from appliance.screen.display import Display
 from appliance.screen.feed import Feed
+from appliance.screen.fleet import FLEET, FleetPages
 from appliance.screen.health import HealthPages
 from appliance.screen.image_wishes import prepare_ahead
 from appliance.screen.images import ImagePages
 from appliance.screen.in_context import InContextPages
 from appliance.screen.live import LivePages
+from appliance.screen.metrics import MetricsPages
 from appliance.screen.model_upload import ModelUpload
 from appliance.screen.models import ModelPages
 from appliance.screen.packages import PackageText
@@ -77,6 +79,7 @@ NAV = (
     NavItem(label=N_("Critical values"), path="/critical-values", roles=CRITICAL),
     NavItem(label=N_("Destinations"), path="/destinations", roles=KEEPERS, of_box=True),
     NavItem(label=N_("Models"), path="/models", roles=KEEPERS, of_box=True),
+    NavItem(label=N_("Fleet"), path=FLEET, roles=KEEPERS, of_box=True),
     NavItem(label=N_("Health"), path="/health", roles=KEEPERS, of_box=True),
     NavItem(label=N_("Audit"), path="/audit", roles=ADMINISTRATORS, of_box=True),
     NavItem(label=N_("Settings"), path="/settings", roles=ADMINISTRATORS, of_box=True),
@@ -115,6 +118,7 @@ def screen_app(
     pool = Pool()
     secure = config.screen.tls is not None
     feed = Feed(store, packages, clock, config)
+    nav = tuple(item for item in NAV if item.path != FLEET or config.fleet is not None)
     context = Context(
         store=store,
         config=config,
@@ -123,7 +127,7 @@ def screen_app(
         pool=pool,
         probing=pool.beside(2, "web-probe"),
         feed=feed,
-        pages=Pages(templates, config.site, NAV, standing_of(feed)),
+        pages=Pages(templates, config.site, nav, standing_of(feed)),
         templates=templates,
         assets=assets,
         callers=Callers(store, pool, secure=secure),
@@ -149,11 +153,13 @@ def screen_app(
         *DestinationPages(context).routes(),
         *ModelPages(context).routes(),
         *ModelUpload(context).routes(),
+        *FleetPages(context).routes(),
         *HealthPages(context).routes(),
         *AuditPages(context).routes(),
         *SettingsPages(context).routes(),
         *SetupPages(context).routes(),
         *ApiPages(context).routes(),
+        *MetricsPages(context).routes(),
         *InContextPages(context).routes(),
         assets.route(),
         *([logo_route(config.site.logo_path)] if config.site.logo_path else []),

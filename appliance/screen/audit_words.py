@@ -114,6 +114,7 @@ KINDS: dict[str, str] = {
     Kind.FLEET_JOB_STEP: N_("Step of a job of the fleet"),
     Kind.FLEET_TWIN: N_("Wishes of the fleet"),
     Kind.FLEET_LINK: N_("Link to the fleet"),
+    Kind.FLEET_TRUST: N_("Keys of the fleet"),
 }
 
 #: What ``accessed`` names.

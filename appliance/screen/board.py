@@ -13,6 +13,7 @@ from appliance.records import AlertState, AlertStep, Issue, Severity, SourceMode
 from appliance.screen.cards import Cards
 from appliance.screen.model import Board, Card, Facts, ImagePath, Level, Mark, State
 from appliance.screen.packages import PackageText
+from appliance.store.fleet_jobs import APPROVAL
 from appliance.store.readmodels import AI_UNAVAILABLE, REJECTED
 
 #: How long something new keeps the biggest place.
@@ -71,6 +72,7 @@ def compose(
         ai_down_since=facts.box.ai_down_since,
         faults=faults,
         warnings=sum(i.severity is Severity.WARNING for i in facts.box.issues),
+        approvals=sum(i.code == APPROVAL for i in facts.box.issues),
         counts=dict(facts.counts),
         last=recent[0] if recent else None,
         chime=(*(str(a.id) for a in sounding), *(f"t{test.id}" for test in facts.tests)),

@@ -28,6 +28,7 @@ from appliance.store.communications import Communication
 from appliance.store.readmodels import AlertView, Flagged, StudyView
 from appliance.web.access import Guarded, caller_of
 from appliance.web.i18n import N_, language_of
+from appliance.web.spreadsheet import safe
 
 CRITICAL = frozenset({UserRole.TECHNOLOGIST, UserRole.RADIOLOGIST, UserRole.ADMINISTRATOR})
 #: A page shows so many lines, the newest; the export holds all of the range.
@@ -36,8 +37,6 @@ PAGE_LINES = 300
 LONGEST = timedelta(days=366)
 _USUAL = timedelta(days=6)
 _EXPORT_LINES = 100_000
-#: A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV injection"); full-width forms too.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 COLUMNS = (
     N_("No."),
@@ -231,12 +230,6 @@ class CriticalPages:
 
     def _language(self, request: Request) -> str:
         return language_of(self._context.locale(request))
-
-
-def safe(cell: str) -> str:
-    """A cell that no spreadsheet runs: what begins as a formula gets an apostrophe, and control codes are gone."""
-    text = "".join(sign for sign in cell if sign in "\t\n" or sign >= " ")
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 def _told(one: Communication, finding: str, language: str) -> Line:

@@ -22,6 +22,7 @@ from appliance.screen.issue_acts import SHELVES, IssueActs
 from appliance.screen.parts_of_admin import stamp
 from appliance.store.database import from_iso
 from appliance.store.facts import Kind
+from appliance.store.fares import fares
 from appliance.store.health_samples import METRICS, Point
 from appliance.web.access import KEEPERS, Guarded, caller_of
 from appliance.web.i18n import N_
@@ -72,10 +73,22 @@ PLOTS = (
         lines=(("network_in_bytes_s", N_("received")), ("network_out_bytes_s", N_("sent"))),
         scale=1e6,
     ),
-    Plot(title=N_("Temperature"), unit="°C", lines=(("temperature_c", N_("hottest sensor")),)),
+    Plot(
+        title=N_("Temperature"),
+        unit="°C",
+        lines=(("temperature_c", N_("hottest sensor")), ("gpu_temperature_c", N_("GPU"))),
+    ),
+    Plot(title=N_("Held back by heat or power"), unit="", lines=(("throttled", N_("1 = held back")),)),
+    Plot(title=N_("Disk, used up of its life"), unit="%", lines=(("disk_wear_percent", N_("used up")),)),
     Plot(title="GPU", unit="%", lines=(("gpu_percent", N_("busy")), ("gpu_memory_percent", N_("memory used")))),
 )
 
+CLOCKS = {
+    "ntp": N_("Kept by a time server"),
+    "rtc": N_("Kept by the machine itself: no time server is known"),
+    "none": N_("Kept by nobody: times may be wrong"),
+}
+MODEL_ROLES = {"live": N_("Live"), "silent": N_("Silent"), "shadow": N_("Shadow")}
 #: No issue, for nothing has failed; and yet nobody must read that all works.
 NO_PACKAGE = (
     N_("No AI package is in service. No study is analysed."),
@@ -96,6 +109,7 @@ MENDING: dict[str, str] = {
     "CERTIFICATE_ENDS": N_(
         "Put a new certificate in place of the file, then restart the box: it is read at the start."
     ),
+    "IMAGES_MISSING": N_("Send the study again from the scanner, or read the series as one that lacks images."),
     "DESTINATION_UNREACHABLE": N_("Open Destinations and test the connection; its administrator can mend it there."),
     "DELIVERY_PARKED": N_("Open Destinations, read why, mend it there, then send all again."),
     "DESTINATION_PAUSED": N_("Open Destinations and resume it when its reason is over."),
@@ -136,6 +150,10 @@ MENDING: dict[str, str] = {
     "PACKAGE_TEMPLATE": N_("Take it out of the settings, or install a trained version of it."),
     "KSERVE_DEGRADED": N_("Results are the same and may come later. Tell those who keep the site's AI server."),
     "ALERT_SINK_FAILING": N_("Look at its power, cable and network. Until it works, alerts are on the screens alone."),
+    "CLOCK_OFF": N_("Let the hospital's time server keep this box's clock; times of results and of the audit are off."),
+    "MACHINE_THROTTLED": N_("Look at its fans, its vents and its room; tell service if it does not end."),
+    "DISK_WORN": N_("Call service: the disk should be replaced before it fails."),
+    "FLEET_APPROVAL": N_("Open Fleet and say yes or no, with a reason."),
     "FLEET_UNREACHABLE": N_("Nothing is lost: it is told later. Check the network, or ask the service team."),
     "FLEET_REFUSED": N_("Tell the service team: this box's rights at the fleet's broker are wrong."),
     "FLEET_IDENTITY_TWICE": N_("Tell the service team now: a disk was copied, or somebody else has this box's key."),
@@ -193,6 +211,9 @@ class HealthPages:
             words=words,
             mending=MENDING,
             shelves=SHELVES,
+            fares=await self._context.pool.run(fares, self._store.db, self._context.clock.now()),
+            clocks=CLOCKS,
+            model_roles=MODEL_ROLES,
             stamp=stamp,
         )
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from appliance.screen.context import Context
 from appliance.screen.feed import LOUD, Snapshot
 from appliance.screen.model import ALL, Scope
-from appliance.screen.standing import refusing
+from appliance.screen.standing import DECIDING, refusing
 from appliance.web import sse
 from appliance.web.access import EVERYONE, WATCHING, Guarded, caller_of
 
@@ -102,7 +102,8 @@ class LivePages:
         def more(seq: int) -> dict[str, Any]:
             refused = (translated(locale, text) for text in refusing(feed.snapshot.board.faults))
             overdue = feed.overdue(scope) if caller.role in WATCHING else None
-            return {"seq": seq, "overdue": overdue, "fault": " ".join(refused)}
+            approvals = {"approvals": feed.snapshot.board.approvals} if caller.role in DECIDING else {}
+            return {"seq": seq, "overdue": overdue, "fault": " ".join(refused), **approvals}
 
         seen = feed.snapshot
         return sse.EventStream(

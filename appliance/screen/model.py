@@ -241,6 +241,8 @@ class Board:
     ai_down_since: datetime | None
     faults: tuple[Issue, ...]
     warnings: int
+    #: Changes of models that wait for the administrator.
+    approvals: int
     counts: Mapping[str, int]
     last: Card | None
     #: Open alerts that sound, and tests, whose names begin with t.

@@ -8,11 +8,13 @@ from appliance.records import Issue
 from appliance.screen import words
 from appliance.screen.feed import Feed
 from appliance.screen.model import Scope
-from appliance.web.access import WATCHING, Caller
+from appliance.web.access import ADMINISTRATORS, WATCHING, Caller
 from appliance.web.pages import Standing
 
 #: Issues under which no image is taken: a list that grows no longer must not look like a quiet day.
 TAKES_NOTHING = ("DISK_RESERVE", "DISK_FAULT")
+#: Who says yes or no to what the service team wants to change.
+DECIDING = ADMINISTRATORS
 
 
 def refusing(issues: tuple[Issue, ...]) -> tuple[str, ...]:
@@ -31,6 +33,7 @@ def standing_of(feed: Feed) -> Callable[[Caller | None], Standing]:
             ai="" if board.ai == "ready" else board.ai,
             overdue=feed.overdue(Scope(sources=caller.sources)) if caller.role in WATCHING else None,
             fault=refusing(board.faults),
+            approvals=board.approvals if caller.role in DECIDING else None,
         )
 
     return standing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,6 +105,73 @@ class TestState:
         return self.state in {"done", "failed"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetJob:
+    """What the service team asked of this box, and where it stands.
+
+    Attributes:
+        number: Its counter, as people read it.
+        op: What is to be done, as ``model.install``.
+        package: That it is about; empty: none.
+        version: Of that package.
+        digest: Of that version.
+        role: In which it is to run; empty: live.
+        state: As ``fleet.wire_jobs.JobState``.
+        code: Why.
+        asked_by: Numbers of accounts at the server: who asked, then who approved there.
+        received_at: When it came.
+        state_at: Since when it stands so.
+        expires_at: After which it is not begun.
+        approved_by: Who of the site said yes.
+    """
+
+    number: int
+    op: str
+    package: str
+    version: str
+    digest: str
+    role: str
+    state: str
+    code: str
+    asked_by: tuple[int, ...]
+    received_at: datetime
+    state_at: datetime
+    expires_at: datetime | None
+    approved_by: str
+
+    @property
+    def waits(self) -> bool:
+        """Whether a person of the site is to decide."""
+        return self.state == "WAIT_APPROVAL" and not self.approved_by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetLink:
+    """How the box stands to its fleet server.
+
+    Attributes:
+        is_enrolled: Whether it has an identity that holds together.
+        device: Its name in the fleet.
+        tenant: Whose it is there.
+        server: Where it enrolled.
+        connected_at: Since when the line stands; None: it does not.
+        told_at: When the server last said that it has rows.
+        waiting: Rows that it has not got.
+        ends_at: Of the certificate.
+        is_on_trial: Whether no broker has taken that certificate yet.
+    """
+
+    is_enrolled: bool = False
+    device: str = ""
+    tenant: str = ""
+    server: str = ""
+    connected_at: datetime | None = None
+    told_at: datetime | None = None
+    waiting: int = 0
+    ends_at: datetime | None = None
+    is_on_trial: bool = False
+
+
 class Tools(Protocol):
     """The daemon's side."""
 
@@ -141,6 +209,12 @@ class Tools(Protocol):
 
     def doctor(self) -> dict[str, Any]:
         """What ``scanside doctor --json`` says; may take a minute."""
+
+    def fleet_link(self) -> FleetLink:
+        """How the box stands to its fleet server."""
+
+    def fleet_jobs(self) -> list[FleetJob]:
+        """The newest jobs of the fleet first, and every one that waits for a person here."""
 
     def begin_test(self) -> str:
         """Send a simulated study to our own receiver; returns the run's name. One at a time."""
@@ -181,6 +255,14 @@ class NoTools:
     def doctor(self) -> dict[str, Any]:
         """Nothing to examine."""
         return {}
+
+    def fleet_link(self) -> FleetLink:
+        """In none."""
+        return FleetLink()
+
+    def fleet_jobs(self) -> list[FleetJob]:
+        """None."""
+        return []
 
     def begin_test(self) -> str:
         """Nobody receives."""

@@ -28,6 +28,10 @@ OUTLIVES_REBUILD = frozenset(
     }
 )
 _SKIPPED = "skipped"
+#: Marks for people: since when the line stands (empty: it does not), and when the server last said that it has rows.
+CONNECTED, TOLD = "connected_at", "told_at"
+#: Mark: how far our wall clock is before the server's, in milliseconds.
+SKEW = "skew_ms"
 _HEALTH = f"kind = '{Kind.FLEET_TOLD}' AND json_extract(body, '$.record.k') = 'health'"
 
 
@@ -94,7 +98,13 @@ class FleetRows:
             sess = int(state_of(tx, "sess", "0")) + 1
             put_state(tx, "sess", str(sess))
             put_state(tx, "nonce", nonce)
+            put_state(tx, CONNECTED, "")
             return sess
+
+    def stands(self, *, connected: bool) -> None:
+        """Note for people since when the line stands, or that it does not."""
+        with self._db.write() as tx:
+            put_state(tx, CONNECTED, tx.at if connected else "")
 
     def place(self) -> Place:
         """Where the link stands. Only the link itself moves forward; ``rewind`` may move it back at any moment."""
@@ -167,6 +177,7 @@ class FleetRows:
             sql = f"DELETE FROM fleet_batch WHERE id IN ({_marks(ids)})"  # noqa: S608 - marks only
             gone = tx.execute(sql, tuple(ids)).rowcount
             if gone:
+                put_state(tx, TOLD, tx.at)
                 _settle(tx)
             return gone
 
@@ -204,7 +215,12 @@ class FleetRows:
             tx.execute("DELETE FROM cursor WHERE reader = ?", (READER,))
             tx.execute("DELETE FROM fleet_batch")
             # What was drawn together starts anew with the next fleet too: what happened in between is not its business.
-            tx.execute("DELETE FROM fleet_state WHERE name IN (?, ?) OR name GLOB 'rollup.*'", (MADE, _SKIPPED))
+            # Nor does what its server said go on: how this box should be, and how far its clock is off.
+            tx.execute(
+                "DELETE FROM fleet_state WHERE name IN (?, ?, ?, ?, ?)"
+                " OR name GLOB 'rollup.*' OR name GLOB 'tuf.*' OR name GLOB 'twin_*' OR name GLOB 'stick_*'",
+                (MADE, _SKIPPED, CONNECTED, TOLD, SKEW),
+            )
 
 
 @dataclass(frozen=True, slots=True)

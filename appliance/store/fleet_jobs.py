@@ -13,18 +13,22 @@ from datetime import datetime
 from typing import Any
 
 from appliance.errors import ConflictError, NotFoundError
-from appliance.records import SYSTEM, Actor, Word
+from appliance.records import SYSTEM, Actor, Severity, Word
 from appliance.store.database import Database, Transaction, from_iso, iso
 from appliance.store.facts import Kind
 from appliance.store.facts.fleet import FleetJobStep
 from appliance.store.facts.kinds import Body
 from appliance.store.fleet import put_state, state_of
+from appliance.store.issues import clear_issue, raise_issue
 
 #: States that nothing follows, spelled as ``fleet.wire_jobs.JobState``; the index of open jobs names the same.
 ENDED = (*("SUCCEEDED", "FAILED", "ROLLED_BACK", "REJECTED", "CANCELED", "TIMED_OUT", "REMOVED", "ALREADY_INSTALLED"),)
 _OPEN = f"state NOT IN ({', '.join(repr(state) for state in ENDED)})"
 _WAITS, _REJECTED = "WAIT_APPROVAL", "REJECTED"
 _CTR = "job_ctr"
+#: A change of models waits for a person of the site.
+APPROVAL = "FLEET_APPROVAL"
+_APPROVED = "APPROVED"
 
 
 class JobMoved(ConflictError):  # noqa: N818 - an answer: look again
@@ -215,7 +219,7 @@ class FleetJobs:
                 raise ConflictError(f"{row.approved_by} has approved job {row.ctr} already")
             name = actor.name or str(actor.kind)
             tx.execute("UPDATE fleet_job SET approved_by = ? WHERE id = ?", (name, row.id))
-            return _step(tx, row, _WAITS, code="APPROVED", work=row.work, actor=actor, why=why)
+            return _step(tx, row, _WAITS, code=_APPROVED, work=row.work, actor=actor, why=why)
 
     def refuse(self, ref: str, actor: Actor, why: str) -> JobRow:
         """Somebody of the site says no.
@@ -278,6 +282,10 @@ def _step(
         ),
         actor=actor,
     )
+    if state == _WAITS and code != _APPROVED:
+        raise_issue(tx, APPROVAL, f"job {row.ctr}", Severity.WARNING)
+    else:
+        clear_issue(tx, APPROVAL, f"job {row.ctr}")
     return _get(tx, row.id)
 
 

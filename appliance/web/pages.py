@@ -82,11 +82,13 @@ class Standing:
         ai: ``down`` or ``none`` where the AI does not look at studies; that it does, a beat must say.
         overdue: Alerts that nobody has acknowledged in time; None for whom they are not to know.
         fault: Message ids of what keeps images from being taken.
+        approvals: Changes of models that wait for a person; None for whom it is not to decide.
     """
 
     ai: str = ""
     overdue: int | None = None
     fault: tuple[str, ...] = ()
+    approvals: int | None = None
 
 
 def _nothing(_: Caller | None) -> Standing:

@@ -94,7 +94,7 @@ def test_a_removal_that_was_cut_off_is_completed_and_takes_no_file_for_a_new_ima
     with state.store.db.write() as tx:
         tx.execute("UPDATE delivery SET committed_at = ?", (tx.at,))
     stages = set()
-    for one in kill_through("retention", state, 1, scale, 3):
+    for one in kill_through("retention", state, 1, scale, 5):
         left, ended = one["left"], one["ended"]
         assert left["lost"] == 0, one
         assert left["files"] == left["versions"] - left["removed"], one

@@ -22,7 +22,7 @@ def full_once():
 
 
 def test_seven_days_without_a_pacs_lose_nothing_and_what_waits_goes_in_order(tmp_path, request):
-    objects = 20_000 if request.config.getoption("--full") else 2_000
+    objects = 20_000 if request.config.getoption("--full") else 1_000
     studies = objects // 20
     box = Box(tmp_path / "state")
     pacs = Pacs(tmp_path / "pacs")

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import socket
 import ssl
 import threading
-import time
 import warnings
 from types import SimpleNamespace
 
 import pytest
 from box_kit import box_config
 from fleet_kit import SERVER, FleetCa, Mosquitto, _free_port
+from fleet_line_kit import Box, ServerStandIn
 from fleet_link_kit import (
-    DEVICE,
     TENANT,
     ConnectProxy,
-    FakeContents,
-    FakeInbox,
-    ack_bytes,
     enrol_with,
 )
 
-from appliance.clock import SystemClock
-from appliance.config import Fleet
 from appliance.daemon import Daemon
 from appliance.fleet.device.identity import Broker
-from appliance.fleet.device.link import LinkStage
-from appliance.fleet.device.transport import Arrived, Connected, Disconnected, PahoTransport, Published, opener
-from appliance.fleet.keys import DeviceKey, holds
-from appliance.fleet.wire import Address, Batch, Down, Status, Up, inflate, unpack
-from appliance.fleet.wire_records import Health, JobChange
-from appliance.stage import Beat, run_stage
-from appliance.store import Store
-from appliance.store.facts.fleet import FleetTold
+from appliance.fleet.device.transport import Arrived, Connected, Disconnected, PahoTransport, Published
+from appliance.fleet.keys import DeviceKey
+from appliance.fleet.wire import Address, Down, Status, Up, unpack
+from appliance.fleet.wire_records import Health
 from engines import signing
 
 #: mosquitto's own default: what it holds goes to disk every half hour. And a listener for WebSockets.
@@ -59,114 +48,12 @@ def broker():
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
     """What a box takes seconds for."""
-    monkeypatch.setattr("appliance.fleet.device.outbox.LINGER_S", 0.1)
     monkeypatch.setattr("appliance.fleet.device.link._LOOK_AT_FILES_S", 0.1)
 
 
 @pytest.fixture(scope="module")
 def server_key():
     return signing.generate("online")
-
-
-class Box:
-    """A real link on its own thread, as the daemon runs it."""
-
-    def __init__(self, folder, broker, server_key, *, device=DEVICE, ways=None, proxy_url=None, port=None):
-        self.store = Store.open(folder / "state", SystemClock(), reserve_bytes=0)
-        self.key = DeviceKey.generate()
-        issued = broker.ca.issue(device, key=self.key)
-        ways = ways or [Broker(host="localhost", port=port or broker.port)]
-        given = (folder / "fleet", self.key, issued.pem.encode(), broker.ca.path.read_bytes(), server_key, ways)
-        self.identity = enrol_with(*given, device=device)
-        self.address = Address(TENANT, device)
-        self.inbox = FakeInbox(bytes_per_s=10_000_000)
-        self._bell, self._stop = threading.Event(), threading.Event()
-        self.link = LinkStage(
-            self.store,
-            Fleet(proxy_url=proxy_url),
-            SystemClock(),
-            self.identity,
-            opener(proxy_url),
-            FakeContents(),
-            self.inbox,
-            ring=self._bell.set,
-            first_within_s=0,
-            rng=Hasty(),
-        )
-        beat = Beat(self.link, SystemClock())
-        self._thread = threading.Thread(target=run_stage, args=(self.link, beat, self._stop, self._bell, 0.05))
-        self._thread.start()
-
-    def tell(self, n):
-        body = JobChange(job="0" * 26, ctr=1, state="ACCEPTED", version=1).model_dump(mode="json", exclude_none=True)
-        with self.store.db.write() as tx:
-            return [tx.journal(FleetTold(record=body)) for _ in range(n)]
-
-    @property
-    def cursor(self):
-        return self.store.journal.cursor("fleet")
-
-    def stop(self, *, politely=True):
-        self._stop.set()
-        self._bell.set()
-        self._thread.join(30)
-        if politely:
-            self.link.close()
-        elif self.link._transport is not None:
-            self.link._transport.close(politely=False)
-            self.link._transport.join(10)
-        self.store.close()
-
-
-class Hasty(random.Random):
-    """No test waits for chance."""
-
-    def uniform(self, low, high):
-        return min(high, max(low, 0.05))
-
-
-class ServerStandIn:
-    """Keeps every row once by its key, and acknowledges where it is told to."""
-
-    def __init__(self, broker, key, box, *, acks=True):
-        self.broker, self.key, self.box, self.acks = broker, key, box, acks
-        self.rows, self.batches, self.seen, self.forged = {}, [], [], 0
-        self.records = []
-        self.client = None
-        self.listen()
-
-    def listen(self):
-        self.client = self.broker.client(self.broker.server, SERVER)
-        self.client.client.on_message = self._take
-        self.client.client.subscribe("scanside/v1/+/+/up/#", qos=1)
-
-    def _take(self, _client, _userdata, message):
-        name = message.topic.split("/", 4)[4]
-        properties = dict(getattr(message.properties, "UserProperty", ()))
-        self.seen.append((name, message, properties))
-        if name != Up.REC:
-            return
-        if not holds(self.box.key._key.public_key(), message.topic, message.payload, properties["sig"]):
-            self.forged += 1
-            return
-        batch = Batch.unpack(inflate(message.payload) if properties.get("ce") else message.payload)
-        self.batches.append(batch.batch)
-        self.records += batch.recs
-        for record in batch.recs:
-            self.rows.setdefault((batch.stream, record.seq), []).append(batch.batch)
-        if self.acks:
-            self.ack([batch.batch], batch.stream)
-
-    def ack(self, ids, stream, **more):
-        payload = ack_bytes(self.key, stream, ids, device=self.box.address.device, st=int(time.time() * 1000), **more)
-        self.client.publish(self.box.address.topic(Down.ACK), payload)
-
-    def of(self, name):
-        return [message for kind, message, _ in list(self.seen) if kind == name]
-
-    def close(self):
-        with contextlib.suppress(Exception):
-            self.client.close()
 
 
 @pytest.fixture

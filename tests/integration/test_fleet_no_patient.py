@@ -1,13 +1,18 @@
-"""No patient leaves the box: marks in every text of the images, none in what goes to the fleet or stands in a log."""
+"""No patient leaves the box: marks in every text of images, none in what goes to the fleet or stands in a log (F5)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import random
+import threading
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 from box_kit import Box, box_config
 from fleet_link_kit import Authority, FakeInbox, FakeNet, enrol
@@ -20,7 +25,7 @@ from appliance.fleet.device.link import LinkStage
 from appliance.fleet.device.rollups import RollupStage
 from appliance.fleet.wire import Up, inflate
 from appliance.fleet.wire_records import Health
-from appliance.records import Actor, ActorKind, Outcome
+from appliance.records import SYSTEM, Actor, ActorKind, Outcome, UserRole
 from appliance.simulate.bleed import Bleed
 from appliance.simulate.dicomize import ct_series
 from appliance.simulate.head import HeadScan, head_ct
@@ -28,7 +33,7 @@ from appliance.simulate.study import Device, Order, Patient, Study
 from appliance.store.audit_log import AuditFilter, as_jsonl
 from engines import signing
 
-pytestmark = pytest.mark.req("R-FLEET-30")
+pytestmark = [pytest.mark.req("R-FLEET-30"), pytest.mark.fault("T38")]
 #: Every mark, and every UID, holds these signs and no code of ours does.
 MARK, UID_MARK = "MARKER", "77345077345"
 SOURCE, AE = "MARKERSOURCE", "MARKERAE"
@@ -95,7 +100,8 @@ def lived(tmp_path_factory):
     config = box_config(folder / "state", 1, sources=sources, fleet={"detail": "study"})
     try:
         clock = FakeClock(datetime.now(timezone.utc))
-        with Box(config) as box:
+        with Box(config) as box, looking() as commands:
+            box.commands = commands
             rollups = RollupStage(box.store, clock)
             rollups.step()
             images = marked("fleet/no-patient")
@@ -124,6 +130,26 @@ def lived(tmp_path_factory):
         root.removeHandler(handler)
         root.setLevel(level)
         ours.setLevel(ours_level)
+
+
+@contextlib.contextmanager
+def looking():
+    """What anybody on the machine can see of this box while it works: the command lines of it and its children."""
+    seen, stop, me = set(), threading.Event(), psutil.Process()
+
+    def look():
+        while not stop.wait(0.02):
+            for process in (me, *me.children(recursive=True)):
+                with contextlib.suppress(OSError, psutil.Error):
+                    seen.add(Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" "))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
 
 
 def contents_of(box, clock, detail):
@@ -211,6 +237,21 @@ def test_neither_log_nor_journal_nor_the_links_own_rows_hold_anything_of_the_ima
         rows = [dict(row) for row in box.store.db.all(f"SELECT * FROM {table}")]  # noqa: S608 - names above
         text = json.dumps(rows, ensure_ascii=False, default=str).replace(SOURCE, "")
         assert_nobody(text.replace(f"{MARK}MODEL", "").replace(f"{MARK}KERNEL", ""), box, about=table)
+
+
+@pytest.mark.req("R-FLEET-89")
+def test_neither_metrics_nor_any_command_line_of_the_box_hold_anything_of_the_images(lived):
+    box, _, folder, _ = lived
+    token = box.store.tokens.add("prometheus", UserRole.SERVICE, (), SYSTEM)
+    address = f"http://127.0.0.1:{box.daemon.screen_port}/api/v1/metrics"
+    answer = httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    assert (answer.status_code, "scanside_analyses_24h{" in answer.text) == (200, True)
+    assert_nobody(answer.text, box)
+    said = [line.decode(errors="replace").replace(str(folder), "") for line in box.commands]
+    assert any("appliance.triage.worker" in line for line in said), said
+    assert len(said) >= 2
+    for line in said:
+        assert_nobody(line, box)
 
 
 def test_a_model_name_that_one_study_said_is_not_told(lived):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,28 +16,38 @@ import tempfile
 import threading
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
+import package_kit
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
 from fleet_kit import PaperBox, TestClient
 from sqlalchemy import select
+from tuf.ngclient import Updater
+from tuf_kit import HttpsFetcher
 
 from appliance.clock import SystemClock
 from appliance.errors import ConfigError
+from appliance.fleet.device.acts import ActRefused
 from appliance.fleet.device.enrolment import EnrolError, RenewStage, enrol, present
-from appliance.fleet.device.identity import Identity
+from appliance.fleet.device.identity import Identity, Trust
+from appliance.fleet.device.logs import LogTail, send_logs
 from appliance.fleet.keys import DeviceKey
+from appliance.fleet.server import registry
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.broker import find_mosquitto
 from appliance.fleet.server.ca import DevCa, read_request
 from appliance.fleet.server.cli import main
 from appliance.fleet.server.config import BrokerConfig, ConsoleConfig, HttpsConfig, ServerConfig
-from appliance.fleet.server.db import open_engine, read
+from appliance.fleet.server.db import open_engine, read, write
+from appliance.fleet.server.repository_rules import tuf_key
 from appliance.fleet.server.up import FleetServer
 from appliance.fleet.wire import ACK_TYPE, JOB_TYPE, Ack, Down, Job, Op, Up
-from engines.signing import verify
+from engines.archive import unpack
+from engines.package import load_package
+from engines.signing import generate, verify
 
 HOSPITAL, SITE = "hospital-01", "site-0001"
 
@@ -88,6 +100,10 @@ class Fleet:
         done = CliRunner().invoke(main, [*words, "--config", str(self.file)])
         assert done.exit_code == 0, done.output
         return done.stdout
+
+    def plain(self, *words):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
 
     def token(self):
         self.serials += 1
@@ -284,6 +300,19 @@ def test_old_tls_is_refused_by_the_broker_and_by_https(fleet, tmp_path, version)
 
 
 @pytest.mark.req("R-FLEET-29")
+@pytest.mark.fault("T43")
+@pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-NULL-SHA"])
+def test_a_suite_without_authenticated_encryption_is_refused_by_the_broker_and_by_https(fleet, tmp_path, suite):
+    identity = fleet.enrol(tmp_path)
+    for port in (fleet.port, fleet.https):
+        context = fleet.context(identity)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{suite}:@SECLEVEL=0")
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as plain, pytest.raises((ssl.SSLError, OSError)):
+            context.wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.mark.req("R-FLEET-29")
 def test_a_box_comes_through_websocket_too(fleet, tmp_path):
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -305,6 +334,7 @@ def test_a_box_comes_through_websocket_too(fleet, tmp_path):
 
 
 @pytest.mark.req("R-FLEET-25")
+@pytest.mark.fault("T43")
 def test_a_disabled_box_is_thrown_off_the_line_and_cannot_connect_until_it_is_enabled(
     fleet, connect, tmp_path, wait_until
 ):
@@ -376,6 +406,7 @@ def test_a_job_of_the_command_line_is_with_the_box_in_a_moment_and_in_its_name(f
     topic = identity.address.topic(Down.JOB)
     client = connect(identity, listen=[topic])
     client.say(box.birth(), retain=True)
+    client.say(box.get())
     wait_until(lambda: fleet.row(t.status, t.status.c.device == box.device))
     made = json.loads(fleet.call("job", "make", box.device, "ping", "--json"))
     message = client.inbox.get(timeout=30)
@@ -386,6 +417,94 @@ def test_a_job_of_the_command_line_is_with_the_box_in_a_moment_and_in_its_name(f
     assert (
         Job.unpack(verify(client.inbox.get(timeout=30).payload, JOB_TYPE, identity.online).payload).id == second["id"]
     )
+
+
+@pytest.mark.req("R-FLEET-83")
+def test_logs_that_are_asked_for_come_up_by_https_and_are_taken_at_the_command_line(
+    fleet, connect, tmp_path, wait_until
+):
+    identity = fleet.enrol(tmp_path)
+    box = paper(identity)
+    client = connect(identity, listen=[identity.address.topic(Down.JOB)])
+    client.say(box.birth(), retain=True)
+    client.say(box.get())
+    wait_until(lambda: fleet.row(t.status, t.status.c.device == box.device))
+    made = json.loads(fleet.call("job", "make", box.device, "collect_logs", "--json"))
+    job = Job.unpack(verify(client.inbox.get(timeout=30).payload, JOB_TYPE, identity.online).payload)
+    tail = LogTail()
+    tail.emit(logging.LogRecord("appliance.test", logging.INFO, "x.py", 1, "an event of the box", (), None))
+    empty = io.BytesIO()
+    with zipfile.ZipFile(empty, "w") as bundle:
+        bundle.writestr("manifest.json", "{}")
+    size = send_logs(identity.folder, empty.getvalue, tail, None, job.args.upload)
+    assert job.args.upload not in fleet.call("job", "list", "--json")
+    (listed,) = json.loads(fleet.call("job", "logs", box.device, "--json"))["logs"]
+    assert (listed["job"], listed["size"]) == (made["id"], size)
+    out = tmp_path / "logs.zip"
+    fleet.call("job", "logs", box.device, "--out", str(out))
+    with zipfile.ZipFile(out) as taken:
+        assert b"an event of the box" in taken.read("log.jsonl")
+    with pytest.raises(ActRefused, match="no such token"):
+        send_logs(identity.folder, empty.getvalue, tail, None, "0" * 32)
+
+
+@pytest.mark.req("R-FLEET-86")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_ingest_that_dies_is_begun_anew_and_what_boxes_send_again_is_kept(
+    fleet, connect, tmp_path, wait_until, monkeypatch, caplog
+):
+    identity = fleet.enrol(tmp_path)
+    box = paper(identity)
+    client = connect(identity, listen=[box.ack_topic])
+    dead = fleet.server.worker
+
+    def die(*_):
+        raise SystemExit  # as what no stage outlives; a thread ends by it without a word
+
+    monkeypatch.setattr(dead, "_commit", die)
+    batch, _ = box.batch()
+    client.say(batch)
+    wait_until(lambda: fleet.server.worker is not dead, what="another ingest")
+    wait_until(fleet.server.worker.line.stands.is_set, what="it listens")
+    assert client.inbox.empty()  # so a box sends it again
+    client.say(batch)
+    assert client.inbox.get(timeout=30).topic == box.ack_topic
+    assert fleet.row(t.record, t.record.c.device == box.device)
+    assert "the ingest is DEAD" in caplog.text
+    assert fleet.server.figures.get_sample_value("scanside_fleet_ingest_alive") == 1
+    assert fleet.server.figures.get_sample_value("scanside_fleet_ingest_restarts_total") == 1
+
+
+@pytest.mark.req("R-TUF-01", "R-TUF-05")
+def test_a_box_fetches_a_model_from_the_running_server_by_its_pinned_authority_and_the_keys_of_its_enrolment(
+    fleet, tmp_path
+):
+    key, maker = tmp_path / "wang.key", generate("maker")
+    fleet.plain("key", "new", str(key))
+    fleet.call("key", "add", f"{key}.pub", "--name", "Wang")
+    identity = fleet.enrol(tmp_path)
+    fleet.call("model", "init", "--key", str(key))
+    (tmp_path / "maker.pub").write_text(package_kit.make_signed_package(tmp_path / "package", maker).pem())
+    words = ("model", "add", str(tmp_path / "package"), "--maker", str(tmp_path / "maker.pub"), "--key", str(key))
+    told = json.loads(fleet.call(*words, "--json"))
+    url, context = identity.enrolment.server_url, ssl.create_default_context(cafile=str(identity.ca_path))
+    fetcher = HttpsFetcher(context)
+    root = b"".join(fetcher.fetch(f"{url}/v1/tuf/metadata/root.json"))
+    signers = {signature["keyid"] for signature in json.loads(root)["signatures"]}
+    assert signers == {tuf_key(one).keyid for one in identity.release}
+    (tmp_path / "targets").mkdir()
+    updater = Updater(
+        str(tmp_path / "metadata"),
+        f"{url}/v1/tuf/metadata",
+        str(tmp_path / "targets"),
+        f"{url}/v1/tuf/targets",
+        fetcher=fetcher,
+        bootstrap=root,
+    )
+    got = Path(updater.download_target(updater.get_targetinfo(told["target"])))
+    assert load_package(unpack(got, tmp_path / "got"), keys=[maker.public]).digest == told["digest"]
+    trust = Path(updater.download_target(updater.get_targetinfo("trust.json")))
+    assert Trust.model_validate_json(trust.read_bytes()) == identity.trust
 
 
 @pytest.mark.req("R-FLEET-29")
@@ -425,13 +544,13 @@ def program():
     """``program(folder)``: ``scanside-fleet up`` as a process, and what it said when it was ready."""
     folders, processes = [], []
 
-    def start(folder=None):
+    def start(folder=None, broken=""):
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="scanside-fleet-"))
             folders.append(folder)
             text = f"folder: {folder}\nbroker: {{port: 0}}\nhttps: {{port: 0}}\nconsole: {{port: 0}}\nmetrics_port: 0\n"
             (folder / "fleet.yaml").write_text(text)
-        code = "from appliance.fleet.server.cli import main; main()"
+        code = f"{broken}\nfrom appliance.fleet.server.cli import main; main()"
         words = [sys.executable, "-c", code, "up", "--ready-json", "--config", str(folder / "fleet.yaml")]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         processes.append(process)
@@ -444,6 +563,22 @@ def program():
         process.stdout.close()
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.long
+@pytest.mark.req("R-FLEET-86")
+def test_a_server_whose_ingest_dies_again_and_again_ends_so_that_its_unit_starts_it(program):
+    broken = """
+import time
+from appliance.fleet.server import ingest_watch, mqtt
+ingest_watch._FIRST_S = 0.01
+def die(self):
+    raise SystemExit
+mqtt.IngestWorker._gather = die
+"""
+    process, told, _ = program(broken=broken)
+    assert process.wait(60) == 1  # the unit: Restart=on-failure, and 78 alone is left at that
+    assert has_ended(told["broker_pid"])
 
 
 def has_ended(pid):
@@ -469,8 +604,18 @@ def test_ctrl_c_ends_all_of_it_and_a_kill_leaves_no_broker_behind_and_the_next_s
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert has_ended(told["broker_pid"])
+    engine = open_engine(f"sqlite:///{folder / 'fleet.db'}")
+    with write(engine) as connection:
+        now = SystemClock().now()
+        registry.add_tenant(connection, HOSPITAL, "Hospital", registry.TenantKind.HOSPITAL, parent=None, now=now)
+        registry.add_site(connection, SITE, HOSPITAL, "Radiology", now=now)
+        registry.add_device(connection, "box-0000001", SITE, "SN-1", now=now)
     process, told, _ = program(folder)
     assert (folder / "ca" / "ca.crt").read_bytes() == root
+    with read(engine) as connection:
+        counters = connection.execute(select(t.device_counter)).one()
+    engine.dispose()
+    assert min(counters.ctr, counters.dv) > 0, "else one that was restored gives boxes numbers that they have had"
     process.kill()
     process.wait()
     if shutil.which("setpriv"):

@@ -153,6 +153,19 @@ def fill_box(connection, device, *, now=NOW):
     connection.execute(insert(t.record), rows)
 
 
+def add_results(connection, device=OURS, *, now=NOW, version="3.1.0", days=20, n=12, mode="clinical", **changes):
+    """Some hours of every day of a version that serves here."""
+    connection.execute(t.health_now.update().where(t.health_now.c.device == device).values(mode=mode))
+    had = {"device": device, "serves": True, "role": changes.get("role", "live"), "points": {}, "stream": 1, "seq": 1}
+    connection.execute(insert(t.package_state).values(package="ich-ct", version=version, **had))
+    row = {"device": device, "package": "ich-ct", "version": version, "role": "live", "hours": 1, "n": n}
+    row |= {"flagged": {"hemorrhage": 1, "fracture": 0}, "nothing_flagged": n - 3, "not_analysed": {"quality": 2}}
+    row |= {"suppressed": 0, "reviewed": 1, "agreed": 1, "p95_ms": 9000.0, "psi": {"hemorrhage": 0.08}, "stream": 1}
+    begin = now.replace(minute=0, second=0, microsecond=0)
+    hours = [begin - day * DAY - hour * HOUR for day in range(days) for hour in (0, 4, 8)]
+    connection.execute(insert(t.results_hour), [{**row, **changes, "hour": at, "seq": i} for i, at in enumerate(hours)])
+
+
 def add_somebody(connection, name, role, tenant, *, password="", now=NOW, must_change=False):
     """An account that has chosen its password; returns it."""
     number = people.add_person(connection, name, name.title(), tenant, FleetRole(role), password, now=now, actor="test")

@@ -40,7 +40,7 @@ DIGEST = {"1.0.0": "aa" * 32, "2.0.0": "bb" * 32, "3.0.0": "cc" * 32, "4.0.0": "
 @functools.cache
 def keys():
     """One server's, made once: its online key, two release keys, and a stranger's."""
-    return {name: signing.generate(name) for name in ("online", "release", "release-2", "stranger")}
+    return {name: signing.generate(name) for name in ("online", "online-2", "release", "release-2", "stranger")}
 
 
 @functools.cache
@@ -88,7 +88,7 @@ class FakeActs:
 
     def install(self, source, name, version, digest):
         self._called("install")
-        found = Path(source).read_text()
+        found = Path(source).read_text().strip()
         if found != digest:
             raise ActRefused("DIGEST")
         put(self._store, version, name)
@@ -106,7 +106,8 @@ class FakeFetcher:
 
     def __init__(self, folder):
         self.folder = folder
-        self.calls = []
+        self.calls, self.gone = [], []
+        self.smalls = {}
         self.fail = None
 
     def fetch(self, target, digest, told):
@@ -118,6 +119,18 @@ class FakeFetcher:
         path = self.folder / target
         path.write_text(digest)
         return path
+
+    def small(self, target):
+        self.calls.append(target)
+        if self.fail is not None:
+            raise self.fail
+        return self.smalls[target]
+
+    def done(self, target):
+        self.gone.append(target)
+
+    def tidy(self):
+        pass
 
 
 def put(store, version, name=NAME, **changes):
@@ -150,8 +163,8 @@ class JobBox:
         self.store = Store.open(self.config.state_path, self.clock, reserve_bytes=0)
         with self.store.db.write() as tx:
             tx.journal(DaemonStarted(version="1", mode="evaluation"))
-        self.acts = FakeActs(self.store)
-        self.fetcher = FakeFetcher(self.root)
+        self.acts = self.make_acts()
+        self.fetcher = self.make_fetcher()
         self.tail = LogTail()
 
         def renew():
@@ -168,6 +181,14 @@ class JobBox:
             fetcher=self.fetcher if self._fetch else None,
         )
         self.inbox, (self.quick, self.slow) = desk.inbox, desk.stages
+
+    def make_acts(self):
+        """What the daemon would do."""
+        return FakeActs(self.store)
+
+    def make_fetcher(self):
+        """Where packages come from."""
+        return FakeFetcher(self.root)
 
     def restart(self):
         """End and start again."""

@@ -16,7 +16,8 @@ from sqlalchemy import func, insert, select
 from appliance.fleet.keys import DeviceKey
 from appliance.fleet.server import db
 from appliance.fleet.server import tables as t
-from appliance.fleet.simulate.boxes import Figures, Place, SimulatedBox
+from appliance.fleet.simulate.boxes import Figures, SimulatedBox
+from appliance.fleet.simulate.swarm import Place
 from engines.signing import generate
 
 _ROOT = Path(__file__).resolve().parents[2]

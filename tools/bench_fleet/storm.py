@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.fleet.simulate.boxes import Batched, SimulatedBox, Swarm
+from appliance.fleet.simulate.boxes import Batched, SimulatedBox
+from appliance.fleet.simulate.swarm import Swarm
 from appliance.fleet.wire_records import HealthRollup, Machine, Quantiles, ResultsHour
 from bench_fleet.scene import Scene
 

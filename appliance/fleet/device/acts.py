@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, TransientError
 from appliance.records import AnalysisResult
 from appliance.store.ending import OwedResult
 
@@ -18,6 +18,10 @@ class ActRefused(ApplianceError):  # noqa: N818 - an answer
         """Refuse with a code as DISK_FULL."""
         super().__init__(text or code)
         self.code = code
+
+
+class Unfinished(TransientError):  # noqa: N818 - an answer
+    """It goes well and is not done: other jobs have their turn, or the box ends. The next call goes on."""
 
 
 class Acts(Protocol):
@@ -83,5 +87,23 @@ class Fetcher(Protocol):
         Raises:
             ActRefused: It is not what its metadata says, too old, too large for the disk.
             TransientError: The server does not answer now; what is here already stays.
+            Unfinished: It takes longer than one job may; the next call goes on.
         """
+        ...
+
+    def small(self, target: str) -> bytes:
+        """A small target, verified, whole.
+
+        Raises:
+            ActRefused: As of ``fetch``.
+            TransientError: As of ``fetch``.
+        """
+        ...
+
+    def done(self, target: str) -> None:
+        """It has served: what was brought for it may go."""
+        ...
+
+    def tidy(self) -> None:
+        """Let go what nobody waits for any more. Cheap between times; never raises."""
         ...

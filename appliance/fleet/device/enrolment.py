@@ -7,6 +7,7 @@ back where none does.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -96,16 +97,27 @@ class Server:
         headers = {"Content-Type": "application/octet-stream", DEVICE: device, SIGNATURE: signature}
         return self._say("PUT", path, body, headers)
 
-    def _say(
-        self, method: Literal["POST", "PUT"], path: str, body: bytes, headers: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def line(self, timeout_s: float) -> http.client.HTTPSConnection:
+        """To whoever asks for files (``files.HttpsSource``); not connected yet.
+
+        Raises:
+            ConfigError: The CA cannot be read.
+        """
+        return _line(self.url, self.proxy_url, self._context(), timeout_s)
+
+    def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_verify_locations(self.ca_path)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"{self.ca_path}: no CA: {error}; enrol the box anew") from error
-        status, answer = _ask(self.url, self.proxy_url, context, method, path, body, headers)
+        return context
+
+    def _say(
+        self, method: Literal["POST", "PUT"], path: str, body: bytes, headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        status, answer = _ask(self.url, self.proxy_url, self._context(), method, path, body, headers)
         try:
             told = parse_strict(answer)
         except ValueError:
@@ -340,15 +352,8 @@ def _ask(
 ) -> tuple[int, bytes]:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 443
-    proxy = urlsplit(proxy_url) if proxy_url else None
     try:
-        if proxy is None:
-            line = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
-        else:
-            line = http.client.HTTPSConnection(
-                proxy.hostname or "", proxy.port or 80, timeout=_TIMEOUT_S, context=context
-            )
-            line.set_tunnel(host, port)
+        line = _line(url, proxy_url, context, _TIMEOUT_S)
         try:
             line.request(method, parts.path.rstrip("/") + path, body, dict(headers))
             answer = line.getresponse()
@@ -362,6 +367,21 @@ def _ask(
     if len(data) > _MOST_BYTES:
         raise TransientError(f"{host}:{port} answered with more than {_MOST_BYTES} bytes")
     return answer.status, data
+
+
+def _line(url: str, proxy_url: str | None, context: ssl.SSLContext, timeout_s: float) -> http.client.HTTPSConnection:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 443
+    if not proxy_url:
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    proxy = urlsplit(proxy_url)
+    line = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 80, timeout=timeout_s, context=context)
+    headers = {}
+    if proxy.username:
+        told = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(told.encode()).decode()}"
+    line.set_tunnel(host, port, headers)
+    return line
 
 
 def _tries(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from pydantic import Field, ValidationError
 
 from appliance.clock import Clock
 from appliance.errors import ConfigError
+from appliance.fleet.device.grant import why_not_released
 from appliance.fleet.device.identity import Identity
-from appliance.fleet.device.twin import TwinDesk
+from appliance.fleet.device.twin import MOST_AHEAD, TwinDesk
 from appliance.fleet.keys import KeyFault
 from appliance.fleet.wire import (
     HARMLESS,
@@ -27,7 +28,6 @@ from appliance.fleet.wire import (
     MAX_PACKED_BYTES,
     NOT_PERMITTED,
     TWIN_TYPE,
-    TWO_SIGNATURES,
     Desired,
     Id,
     Job,
@@ -54,11 +54,11 @@ FORGED = "FLEET_FORGED"
 _SKEW_MS = 300_000
 #: More jobs than these wait for nothing.
 _MOST_OPEN = 50
+#: What ends a danger, and what whoever has the server's key alone cannot make: no flood of others keeps it out.
+_ALWAYS_ROOM = frozenset({Op.MODEL_WITHDRAW, Op.ROOT_UPDATE})
 _KEPT = timedelta(days=366)
 _QUIET_S = 86_400.0
 _TIDY_S = 3600.0
-#: Refused for good by this version, besides ``wire.NOT_PERMITTED``: the box's own root of trust comes with it.
-_NOT_YET = frozenset({Op.ROOT_UPDATE})
 
 
 class _Head(Message):
@@ -151,6 +151,9 @@ class Inbox:
         if head.aud != identity.enrolment.device:
             self.refused["AUDIENCE"] += 1
             raise WireError("the job is for another device")
+        if head.ctr > self.ctr + MOST_AHEAD:
+            self.refused["AHEAD"] += 1
+            raise WireError("the job's counter is far above the last one")
         code = self._why_not(envelope, payload, identity)
         state = JobState.REJECTED if code else JobState.ACCEPTED
         new = NewJob(id=head.id, ctr=head.ctr, op=head.op, envelope=envelope)
@@ -218,11 +221,10 @@ class Inbox:
             job = Job.model_validate(parse_strict(payload))
         except (ValidationError, ValueError):
             return "NOT_UNDERSTOOD"  # a newer server's
-        if job.op in NOT_PERMITTED or job.op in _NOT_YET:
+        if job.op in NOT_PERMITTED:
             return "NOT_PERMITTED"
-        if job.op in TWO_SIGNATURES and not _is_released(envelope, identity):
-            return "SIGNATURES"
-        return self._untimely(job) or self._unfit(job)
+        code = why_not_released(envelope, job, identity, self._clk(), self._clock.now())
+        return code or self._untimely(job) or self._unfit(job)
 
     def _untimely(self, job: Job) -> str:
         if self._clk() == "none":
@@ -236,21 +238,11 @@ class Inbox:
     def _unfit(self, job: Job) -> str:
         if not args_fit(job):
             return "ARGS"
-        return "TOO_MANY" if len(self._store.fleet_jobs.open()) >= _MOST_OPEN else ""
+        is_full = len(self._store.fleet_jobs.open()) >= _MOST_OPEN
+        return "TOO_MANY" if is_full and job.op not in _ALWAYS_ROOM else ""
 
 
 def job_of(row: JobRow) -> Job:
     """The job of a row; its signature was checked when it came."""
     text = str(parse_strict(row.envelope)["payload"])
     return Job.unpack(base64.b64decode(text.translate({ord("-"): "+", ord("_"): "/"})))
-
-
-def _is_released(envelope: bytes, identity: Identity) -> bool:
-    """Whether enough release keys have signed; one that signs online too is nobody else's word."""
-    online = {key.raw for key in identity.online}
-    release = [key for key in identity.release if key.raw not in online]
-    try:
-        verify(envelope, JOB_TYPE, release, threshold=identity.trust.release_threshold)
-    except SignatureError:
-        return False
-    return True

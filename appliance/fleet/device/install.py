@@ -13,7 +13,7 @@ from pathlib import Path
 
 from appliance.clock import Clock
 from appliance.errors import ConflictError, NotFoundError
-from appliance.fleet.device.acts import ActRefused, Acts, Fetcher
+from appliance.fleet.device.acts import ActRefused, Acts, Fetcher, Unfinished
 from appliance.fleet.device.inbox import job_of
 from appliance.fleet.device.soak import breach
 from appliance.fleet.device.tasks import Handler, Handlers, Step, Task
@@ -24,6 +24,8 @@ from appliance.store.fleet_soak import baseline, fared
 from appliance.store.package_rows import PackageRow, PackageState
 from appliance.store.package_rules import Terms
 
+#: Where a job still reads what was brought for it.
+NEEDS_FILE = frozenset({JobState.ACCEPTED, JobState.WAIT_APPROVAL, JobState.DOWNLOADING, JobState.VERIFIED})
 _WAIT_H = 72.0
 _SOAK_H, _SOAK_STUDIES = 24.0, 50
 #: Of a soaking version's figures; a query over its analyses.
@@ -109,7 +111,11 @@ class Install:
     def download(self, task: Task) -> Step:
         """Bring it here, verified."""
         if self._row(task) is None:
-            self._fetch(task)
+            try:
+                self._fetch(task)
+            except Unfinished:  # a long one takes several steps, each of them within the watchdog's bound
+                percent = float(task.notes.get("percent", 0.0))
+                return Step(JobState.DOWNLOADING, percent=percent, work={"percent": percent})
         return Step(JobState.VERIFIED)
 
     def stage(self, task: Task) -> Step:
@@ -120,6 +126,8 @@ class Install:
             self.acts.install(path, str(args.package), str(args.version), str(args.digest))
             if self._row(task) is None:
                 raise ActRefused("DIGEST")
+        if self.fetcher is not None:
+            self.fetcher.done(str(args.target))
         return Step(JobState.STAGED)
 
     def self_test(self, task: Task) -> Step:
@@ -130,13 +138,13 @@ class Install:
     def _fetch(self, task: Task) -> Path:
         if self.fetcher is None:
             raise ActRefused("NOT_PERMITTED")
-        said = -_TOLD_PERCENT
 
         def told(percent: float) -> None:
-            nonlocal said
+            said = float(task.notes.get("percent", -_TOLD_PERCENT))
             if task.state is JobState.DOWNLOADING and percent >= said + _TOLD_PERCENT:
-                said = percent
-                task.tell(Step(JobState.DOWNLOADING, percent=round(min(percent, 100.0), 1), work=task.notes))
+                percent = round(min(percent, 100.0), 1)
+                work = {**task.notes, "percent": percent}
+                task.tell(Step(JobState.DOWNLOADING, percent=percent, work=work))
 
         args = task.job.args
         return self.fetcher.fetch(str(args.target), str(args.digest), told)

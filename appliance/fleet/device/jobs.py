@@ -46,6 +46,7 @@ class JobStage:
         slow: bool = False,
         undo: Undo = lambda _: None,
         also: Callable[[], None] = lambda: None,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
         """Do the jobs of ``store``.
 
@@ -57,6 +58,7 @@ class JobStage:
             slow: Do what takes minutes; else all the rest.
             undo: Called where a job that has changed something ends by a bug.
             also: Called in every step (the inbox's tidying).
+            held: Whether the box installs nothing: an installation that waited for that says so at its end.
         """
         self.name = "fleet-work" if slow else "fleet-jobs"
         self.max_step_s = 3600.0 if slow else 60.0
@@ -67,6 +69,7 @@ class JobStage:
         self._slow = slow
         self._undo = undo
         self._also = also
+        self._held = held
         self._hours = Hours(clock)
         #: By job: when it is tried again, and how often it could not be done so far.
         self._later: dict[str, tuple[float, int]] = {}
@@ -96,7 +99,9 @@ class JobStage:
             return True
         task = Task(self._store, row, job, self._hours)
         if self._has_expired(task):
-            return self._end(task, JobState.TIMED_OUT, "EXPIRED")
+            waited = job.op is Op.MODEL_INSTALL and self._held()
+            state = JobState.REJECTED if waited else JobState.TIMED_OUT
+            return self._end(task, state, "HELD" if waited else "EXPIRED")
         handler = self._handlers.get((job.op, task.state))
         if handler is None or handler.slow is not self._slow or not self._is_due(row):
             return False

@@ -17,7 +17,7 @@ from appliance.config import Fleet
 from appliance.errors import ConfigError
 from appliance.fleet.device.identity import Broker, Identity
 from appliance.fleet.device.mail import Mail
-from appliance.fleet.device.outbox import Contents, Outbox
+from appliance.fleet.device.outbox import LINGER_S, Contents, Outbox
 from appliance.fleet.device.pace import FIRST_S, Backoff
 from appliance.fleet.device.talk import REFUSED, Inbox, Line, Talk
 from appliance.fleet.device.transport import (
@@ -28,6 +28,7 @@ from appliance.fleet.device.transport import (
     Deaf,
     Disconnected,
     Event,
+    LeftOut,
     Opener,
     Published,
     Transport,
@@ -73,6 +74,7 @@ class LinkStage:
         *,
         ring: Callable[[], None] = lambda: None,
         first_within_s: float = FIRST_S,
+        linger_s: float = LINGER_S,
         rng: random.Random | None = None,
     ) -> None:
         """Connect at the first step after a wait by chance.
@@ -87,6 +89,7 @@ class LinkStage:
             inbox: Takes what comes.
             ring: Rings this stage's bell.
             first_within_s: The first connection comes within so long of the start.
+            linger_s: Rows that come within so long of one another share a batch.
             rng: Chance for every wait.
         """
         self._store = store
@@ -95,7 +98,7 @@ class LinkStage:
         self._open = open_transport
         self._ring = ring
         self._rng = rng or random.SystemRandom()
-        outbox = Outbox(store, contents, clock, backlog_rows=config.backlog_rows)
+        outbox = Outbox(store, contents, clock, backlog_rows=config.backlog_rows, linger_s=linger_s)
         self._talk = Talk(store, contents, inbox, outbox, clock, self._rng)
         self._mail = Mail(store, inbox, outbox, self._talk, clock, on_another=self._met_another)
         self._backoff = Backoff(self._rng)
@@ -150,7 +153,9 @@ class LinkStage:
         transport.join(_STOP_S)
         transport.close(politely=False)
         self._talk.end()
-        self._since = None
+        if self._since is not None:
+            self._since = None
+            self._store.fleet.stands(connected=False)
 
     def _hear(self) -> bool:
         """Take what happened, so much at most. Returns whether there may be more."""
@@ -174,6 +179,8 @@ class LinkStage:
             self._connected(event, transport)
         elif isinstance(event, Disconnected):
             self._disconnected(event)
+        elif isinstance(event, LeftOut):
+            self._talk.ask_soon()
         else:
             self._deaf(event)
 
@@ -198,6 +205,7 @@ class LinkStage:
             self._identity.prove()
         self._store.issues.clear(UNREACHABLE, "")
         self._store.issues.clear(REFUSED, "dn")
+        self._store.fleet.stands(connected=True)
         line = Line(transport, self._identity, self._sess, max(1, min(event.receive_max, RECEIVE_MAX)))
         self._talk.begin(line, event, nonce=self._nonce, is_first=self._is_first)
         self._is_first = False
@@ -208,6 +216,8 @@ class LinkStage:
         stood = None if self._since is None else now - self._since
         self._transport = self._since = None
         self._talk.end()
+        if stood is not None:
+            self._store.fleet.stands(connected=False)
         self._away_since = now if self._away_since is None else self._away_since
         log.info("fleet: no connection: %s, reason %s", event.why, event.code)
         if event.why == "closed":  # by ourselves, because of new files

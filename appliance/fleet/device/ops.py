@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.fleet.device.acts import ActRefused, Acts
+from appliance.fleet.device.grant import granted_version
 from appliance.fleet.device.inbox import job_of
 from appliance.fleet.device.tasks import Handler, Handlers, Step, Task
 from appliance.fleet.wire import Op
@@ -146,6 +147,9 @@ class Ops:
             previous = [row for row in rows if row.state is PackageState.RETIRED]
             if args.version and serving is not None and (serving.version, str(serving.state)) == (args.version, "live"):
                 return Step(JobState.SUCCEEDED, "ALREADY")
+            granted = granted_version(task.job)
+            if granted is not None and serving is not None and serving.version != granted:
+                return Step(JobState.FAILED, "VERSION")  # a roll-out takes back its own version, no other
             if serving is None or not previous:
                 return Step(JobState.FAILED, "NO_PREDECESSOR")
             target = max(previous, key=lambda row: row.state_at)

@@ -82,7 +82,9 @@ class _Flight:
 class Outbox:
     """One link's."""
 
-    def __init__(self, store: Store, contents: Contents, clock: Clock, *, backlog_rows: int) -> None:
+    def __init__(
+        self, store: Store, contents: Contents, clock: Clock, *, backlog_rows: int, linger_s: float = LINGER_S
+    ) -> None:
         """Send ``contents`` of what is in ``store``.
 
         Args:
@@ -90,12 +92,14 @@ class Outbox:
             contents: What may leave.
             clock: Monotonic.
             backlog_rows: Beyond so many waiting rows, roll-ups of health are skipped.
+            linger_s: Rows that come within so long of one another share a batch.
         """
         self._store = store
         self._rows = store.fleet
         self._contents = contents
         self._clock = clock
         self._backlog_rows = backlog_rows
+        self._linger_s = linger_s
         self._flights: dict[str, _Flight] = {}
         self._poison = Held()
         #: Up to here nothing new is to be sent, as seen while ``made`` was the first of the two.
@@ -220,7 +224,7 @@ class Outbox:
             return None
         if self._fresh_at is None:
             self._fresh_at = now
-        if not full and now - self._fresh_at < LINGER_S:
+        if not full and now - self._fresh_at < self._linger_s:
             return None
         self._fresh_at = None
         batch = self._rows.add_batch(place.made, through)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
-from appliance.clock import Clock
+from appliance.clock import Clock, ClockQuality, clock_quality
 from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.fleet.device.acts import Acts, Fetcher
 from appliance.fleet.device.contents import Contents
-from appliance.fleet.device.desk import job_desk
+from appliance.fleet.device.desk import job_desk, tuf_fetcher
 from appliance.fleet.device.enrolment import RenewStage
 from appliance.fleet.device.identity import FOLDER, Identity, NotEnrolledError, days_left
 from appliance.fleet.device.link import IDENTITY_BROKEN, LinkStage
 from appliance.fleet.device.logs import LogTail
+from appliance.fleet.device.outbox import LINGER_S
 from appliance.fleet.device.pace import FIRST_S
-from appliance.fleet.device.rollups import RollupStage
+from appliance.fleet.device.rollups import UNFIT, RollupStage
 from appliance.fleet.device.transport import opener
 from appliance.fleet.keys import KeyFault
 from appliance.records import Severity
@@ -55,7 +58,10 @@ def fleet_parts(
     ring: Callable[[str], None],
     *,
     fetcher: Fetcher | None = None,
+    stop: threading.Event | None = None,
     first_within_s: float = FIRST_S,
+    linger_s: float = LINGER_S,
+    quality: Callable[[datetime], ClockQuality] = clock_quality,
 ) -> FleetParts:
     """Put them together.
 
@@ -68,14 +74,18 @@ def fleet_parts(
         clock: Its clock.
         acts: What the daemon can do for jobs.
         ring: Rings the bell of a stage by its name.
-        fetcher: Where packages come from.
+        fetcher: Where packages come from; None: from the server, by TUF.
+        stop: Set when the box ends.
         first_within_s: The first connection comes within so long; a demo does not wait.
+        linger_s: Rows that come within so long of one another share a batch.
+        quality: How far the wall clock is to be trusted.
     """
     if config.fleet is None:
         return FleetParts()
     identity = _identity(config, store)
     if identity is None:
         return FleetParts()
+    _clear_unfit(store)
     folder, proxy_url = config.state_path / FOLDER, config.fleet.proxy_url
 
     def wake_link() -> None:
@@ -87,7 +97,7 @@ def fleet_parts(
         except (ConfigError, KeyFault):
             return None
 
-    contents = Contents(store, config, clock, cert_days=cert_days)
+    contents = Contents(store, config, clock, quality=quality, cert_days=cert_days)
     renewal = RenewStage(folder, clock, proxy_url=proxy_url, renewed=wake_link)
 
     def renew() -> None:
@@ -95,6 +105,7 @@ def fleet_parts(
         ring(renewal.name)
 
     tail = LogTail()
+    fetcher = fetcher or tuf_fetcher(config, store, clock, lambda: desk.inbox, stop)
     desk = job_desk(config, store, clock, acts, contents.clk, renew=renew, tail=tail, fetcher=fetcher, ring=ring)
     link = LinkStage(
         store,
@@ -106,6 +117,7 @@ def fleet_parts(
         desk.inbox,
         ring=wake_link,
         first_within_s=first_within_s,
+        linger_s=linger_s,
     )
     logging.getLogger(_LOGGER).addHandler(tail)
     return FleetParts((link, RollupStage(store, clock, wake_link=wake_link), renewal, *desk.stages), link, tail)
@@ -123,3 +135,10 @@ def _identity(config: Config, store: Store) -> Identity | None:
     for code in {NOT_ENROLLED, IDENTITY_BROKEN} - {fault}:
         store.issues.clear(code, "")
     return identity
+
+
+def _clear_unfit(store: Store) -> None:
+    """A new version mends what did not fit; what does not fit this one either is raised anew."""
+    for issue in store.issues.open():
+        if issue.code == UNFIT:
+            store.issues.clear(UNFIT, issue.subject)

@@ -22,6 +22,7 @@ from appliance.fleet.device.outbox import MOST_RECORDS, Contents, cut, is_left_o
 from appliance.fleet.wire import (
     ACK_TYPE,
     JOB_TYPE,
+    SIGNED,
     TWIN_TYPE,
     Ack,
     Batch,
@@ -269,7 +270,7 @@ def _letter(identity: Identity, name: Up, message: BaseModel) -> Letter:
     properties = {"schema": f"{name.rpartition('/')[2]}/1"}
     if packed:
         properties["ce"] = "gzip"
-    if name is Up.REC:
+    if name in SIGNED:
         properties["sig"] = identity.key.sign(topic, data)
     return Letter(topic=topic, properties=properties, payload=base64.b64encode(data).decode())
 

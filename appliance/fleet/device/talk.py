@@ -15,7 +15,7 @@ from appliance.fleet.device.identity import Identity
 from appliance.fleet.device.outbox import Contents, Outbox, Parcel
 from appliance.fleet.device.pace import Bucket, Held
 from appliance.fleet.device.transport import Connected, Published, Transport
-from appliance.fleet.wire import EXPIRY_S, MAX_PACKED_BYTES, Batch, Desired, Get, Reported, Status, Up, pack
+from appliance.fleet.wire import EXPIRY_S, MAX_PACKED_BYTES, SIGNED, Batch, Desired, Get, Reported, Status, Up, pack
 from appliance.records import Severity
 from appliance.store import Store
 
@@ -26,6 +26,8 @@ _BIRTHS = 8
 _MOST_SENDS = 25
 #: The broker is there (it answers pings) and leaves a publication without PUBACK for so long: another connection.
 _STUCK_S = 120.0
+#: What we have is said again after so long; so soon where something that came was lost here.
+_GET_S, _SOON_S = (3000.0, 4200.0), 60.0
 
 
 class Inbox(Protocol):
@@ -87,8 +89,10 @@ class Talk:
         self._line: Line | None = None
         #: Publications that the broker has not answered for: of what topic, since when.
         self._open: dict[int, tuple[Up, float]] = {}
-        self._hold_until = now
-        self._health_at = now
+        self._hold_until = self._get_at = now
+        #: When health was last said (never: None), and which part of its interval has to pass before it is again.
+        self._health_told_at: float | None = None
+        self._health_part = 1.0
         self._told_rv: int | None = None
         #: Seconds to the broker and back, of the last publication.
         self.line_s = 0.0
@@ -97,7 +101,7 @@ class Talk:
         """The broker has taken us: say that we are here and what we have."""
         self._line = line
         self._open.clear()
-        self._told_rv, self._health_at = None, self._clock.monotonic()
+        self._told_rv = self._health_told_at = None
         self._outbox.reconnected(session_present=event.session_present)
         births = [*json.loads(self._store.fleet.state(BORN, "[]")), nonce]
         self._store.fleet.set_state(BORN, json.dumps(births[-_BIRTHS:]))
@@ -113,6 +117,11 @@ class Talk:
             clk=self._contents.clk(),
         )
         self._say(Up.STATUS, birth, retain=True)
+        self._ask(line)
+
+    def _ask(self, line: Line) -> None:
+        """Say what we have. A server that did not know our certificate hears it the next time."""
+        self._get_at = self._clock.monotonic() + self._rng.uniform(*_GET_S)
         self._say(
             Up.GET,
             Get(
@@ -124,6 +133,10 @@ class Talk:
                 last_seq=self._store.journal.last_seq(),
             ),
         )
+
+    def ask_soon(self) -> None:
+        """Something that came is gone, a job perhaps: the server sends again what we do not say that we have."""
+        self._get_at = min(self._get_at, self._clock.monotonic() + _SOON_S)
 
     def end(self) -> None:
         """The connection is gone."""
@@ -149,9 +162,11 @@ class Talk:
         if reported is not None and reported.rv != self._told_rv and self._may(Up.TWIN, now):
             self._told_rv = reported.rv
             self._say(Up.TWIN, reported)
-        if now >= self._health_at and self._may(Up.HEALTH, now):
+        if now >= self._get_at and self._may(Up.GET, now):
+            self._ask(self._line)
+        if self._is_health_due(now, desired.health_every_s) and self._may(Up.HEALTH, now):
             # Not all boxes of a fleet at one moment.
-            self._health_at = now + desired.health_every_s * self._rng.uniform(0.9, 1.1)
+            self._health_told_at, self._health_part = now, self._rng.uniform(0.9, 1.1)
             self._say(Up.HEALTH, self._contents.health(self._line.sess))
         for _ in range(_MOST_SENDS):
             if not self._may_send(now, desired.bytes_per_s):
@@ -189,6 +204,10 @@ class Talk:
         if event.failed is not None:
             self._store.issues.raise_(REFUSED, topic, Severity.FAULT, {"code": event.failed})
 
+    def _is_health_due(self, now: float, every_s: float) -> bool:
+        """By the interval that holds now: the server expects it from the moment that it asks for it."""
+        return self._health_told_at is None or now >= self._health_told_at + every_s * self._health_part
+
     def _may(self, topic: Up, now: float) -> bool:
         most = self._line.receive_max if self._line is not None else 0
         return not self._held.is_held(topic, now) and len(self._open) < most
@@ -219,7 +238,7 @@ class Talk:
         properties = {"schema": f"{topic.rpartition('/')[2]}/1"}
         if packed:
             properties["ce"] = "gzip"
-        if topic is Up.REC:
+        if topic in SIGNED:
             properties["sig"] = identity.key.sign(full, data)
         token = self._line.transport.publish(full, data, retain=retain, expiry_s=EXPIRY_S[topic], properties=properties)
         self._open[token] = (topic, self._clock.monotonic())

@@ -98,7 +98,12 @@ class Deaf:
     code: int
 
 
-Event = Connected | Disconnected | Arrived | Published | Deaf
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Messages came faster than anybody looked at them: one or more are gone."""
+
+
+Event = Connected | Disconnected | Arrived | Published | Deaf | LeftOut
 
 
 class Transport(Protocol):
@@ -301,6 +306,7 @@ class PahoTransport:
         self._stands = False
         self._reason: int | None = None
         self._refused = False
+        self._was_full = False
         device = identity.enrolment.device
         client = self._client = _Client(device, proxy_url, web=broker.kind == "wss")
         client.username = device
@@ -417,7 +423,11 @@ class PahoTransport:
             self._tell(Deaf(reasons[0].value))
 
     def _on_message(self, _client: Client, _: Any, message: MQTTMessage) -> None:
-        if self.events.qsize() < _MOST_WAITING:
+        is_full = self.events.qsize() >= _MOST_WAITING
+        if is_full and not self._was_full:
+            self._tell(LeftOut())
+        self._was_full = is_full
+        if not is_full:
             pairs = getattr(message.properties, "UserProperty", None) or []
             self._tell(Arrived(_topic(message), bytes(message.payload), dict(pairs), retained=message.retain))
 

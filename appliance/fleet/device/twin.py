@@ -10,6 +10,9 @@ from appliance.store.fleet_twin import TwinRules, TwinState, Wish, apply_twin, t
 
 log = logging.getLogger(__name__)
 
+#: No server counts on by so much; one message with the highest number would keep all others out for ever.
+MOST_AHEAD = 1_000_000
+
 
 class TwinDesk:
     """One box's."""
@@ -50,7 +53,7 @@ class TwinDesk:
             device: Who we are.
 
         Raises:
-            WireError: It is no desired document, for another device, or older than what was answered.
+            WireError: It is no desired document, for another device, or older than what was answered, or far newer.
         """
         twin = Twin.unpack(payload)
         if twin.aud != device:
@@ -58,6 +61,8 @@ class TwinDesk:
         known = self.state.dv
         if twin.dv == known:
             return  # it came twice
+        if twin.dv > known + MOST_AHEAD:
+            raise WireError("the version of the desired document is far above the last one")
         desired = twin.desired
         rules = TwinRules(
             clinical=self._rules.clinical,

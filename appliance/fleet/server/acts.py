@@ -6,17 +6,20 @@ given then: one that waits for days must not be older than a ping that went mean
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, literal, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.registry import DeviceState, Scope, find_device, write_audit
+from appliance.fleet.server.rollout.holding import is_held
 from appliance.fleet.server.server_keys import ServerKeys, keys_of
+from appliance.fleet.server.uploads import add_upload
 from appliance.fleet.wire import (
     HARMLESS,
     JOB_TYPE,
@@ -27,7 +30,9 @@ from appliance.fleet.wire import (
     JobArgs,
     Op,
     Twin,
+    WireError,
 )
+from appliance.fleet.wire_grant import grant_text, open_grant, payload_of, read_grant, why_unfit
 from appliance.fleet.wire_jobs import JobState, args_fit
 from appliance.store.database import new_ulid
 from engines.errors import SignatureError
@@ -40,6 +45,8 @@ _LIFE_OF_MODELS = timedelta(days=7)
 _BEFORE = timedelta(minutes=10)
 #: A box that is done with a job at the last moment may tell of it so much later.
 _GRACE = timedelta(hours=1)
+#: From here the minutes of the clock are counted that counters are lifted to.
+_BEGINNING = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 # Jobs ----------------------------------------------------------------------------------------------------------------
@@ -59,6 +66,7 @@ def make_job(
     life: timedelta | None = None,
     roll_out: str | None = None,
     wave: int | None = None,
+    grant: bytes | None = None,
 ) -> Job:
     """Make one, in the transaction of ``connection``; it goes out within a second after the commit.
 
@@ -75,28 +83,37 @@ def make_job(
         life: How long it holds; a day, a week for what changes models.
         roll_out: Part of which.
         wave: Of that.
+        grant: Signed by release keys, for a job of a roll-out: it waits for nobody then (``wire_grant``).
 
     Raises:
         NotFoundError: No such device in the scope.
-        ConflictError: The box is heard no more, or the arguments are not those of the op.
+        ConflictError: The box is heard no more, the arguments are not those of the op, or the grant does not open it.
     """
     row = find_device(connection, scope, device)
     if row.state != DeviceState.ENROLLED:
         raise ConflictError(f"{device!r} is {row.state}; it is told nothing")
-    waits = op in TWO_SIGNATURES
+    waits = op in TWO_SIGNATURES and grant is None
+    if op is Op.COLLECT_LOGS and (args is None or args.upload is None):
+        args = JobArgs(upload=secrets.token_urlsafe(24))
+    granted = None if grant is None else read_grant(payload_of(grant))
+    ends = now + (life or (_LIFE_OF_MODELS if op in TWO_SIGNATURES else _LIFE))
     job = Job(
         id=new_ulid(now),
         aud=device,
         ctr=_next(connection, device, "ctr"),
         nbf=_ms(now - _BEFORE),
-        exp=_ms(now + (life or (_LIFE_OF_MODELS if waits else _LIFE))),
+        exp=_ms(ends) if granted is None else min(_ms(ends), granted.exp),
         op=op,
         args=args or JobArgs(),
         nonce="" if op in HARMLESS else _nonce(connection, device),
         by=() if by is None else (by,),
+        grant=None if grant is None else grant_text(grant),
     )
     if not args_fit(job):
         raise ConflictError(f"{op}: these are not its arguments")
+    why = "" if granted is None else why_unfit(granted, job, row.tenant)
+    if why or job.exp <= _ms(now):
+        raise ConflictError(f"the grant does not open this job: {why or 'its time is over'}")
     connection.execute(
         insert(t.job).values(
             id=job.id,
@@ -115,6 +132,8 @@ def make_job(
             wave=wave,
         )
     )
+    if job.args.upload is not None:
+        add_upload(connection, job.args.upload, device, job.id, now=now, until=_moment(job.exp))
     _told(connection, "job.make", job.id, row, actor, by, now, {"device": device, "op": str(op), "ctr": job.ctr})
     return job
 
@@ -124,40 +143,43 @@ def approve_job(
     keys: ServerKeys,
     scope: Scope,
     job: str,
-    release: PrivateKey,
-    *,
+    *release: PrivateKey,
     now: datetime,
     threshold: int = 1,
     by: int | None = None,
     actor: str = "system",
 ) -> bool:
-    """Sign it with a release key. Returns whether enough have; then it goes out.
+    """Sign it with release keys, one or several at once. Returns whether enough have; then it goes out.
 
     Raises:
         NotFoundError: No such job in the scope.
-        ConflictError: It waits for no signature, has ended, or the key is none that boxes trust.
+        ConflictError: It waits for no signature, has ended, or a key is none that boxes trust.
     """
     row = _find(connection, scope, job)
     if row.op not in TWO_SIGNATURES or row.state != JobState.QUEUED or row.sent_at is not None:
         raise ConflictError(f"job {job} waits for no signature (it is {row.state})")
     if row.expires_at is None or row.expires_at <= now:
         raise ConflictError(f"job {job} has expired; have it made again")
-    trusted = keys_of(connection, "release")
-    if release.public.keyid not in {key.keyid for key in trusted}:
-        raise ConflictError(f"no box trusts the key {release.public.keyid}; 'scanside-fleet key list' shows those")
+    trusted = keys_for(connection, row.op)
+    unknown = [key.public.keyid for key in release if key.public.raw not in {one.raw for one in trusted}]
+    if unknown:
+        raise ConflictError(f"no box trusts the key {unknown[0]}; 'scanside-fleet key list' shows those")
     if is_complete(row.envelope, row.op, trusted, threshold):
         raise ConflictError(f"job {job} waits for no signature (all who must have signed)")
     envelope = row.envelope
     if envelope is None or row.ctr < _highest(connection, row.device):
         # Given only now, so that nothing that went meanwhile makes it a replay. Who signed an older number signs again.
         envelope = keys.sign(JOB_TYPE, job_bytes(renumber(connection, row, now, also=by)))
-    signed = add_signature(envelope, JOB_TYPE, release)
+    signed = envelope
+    for key in release:
+        signed = add_signature(signed, JOB_TYPE, key)
     if signed == row.envelope:
-        return False  # by this very key, before
+        return False  # by these very keys, before
     envelope = signed
     connection.execute(update(t.job).where(t.job.c.id == job).values(envelope=envelope, approved_by=by))
     done = is_complete(envelope, row.op, trusted, threshold)
-    detail = {"device": row.device, "op": row.op, "key": release.public.keyid, "complete": done}
+    by_keys = ", ".join(key.public.keyid for key in release)
+    detail = {"device": row.device, "op": row.op, "key": by_keys, "complete": done}
     _told(connection, "job.approve", job, row, actor, by, now, detail)
     return done
 
@@ -208,8 +230,17 @@ def waiting_jobs(
         )
         .order_by(c.made_at, c.id)
     )
-    trusted = keys_of(connection, "release")
-    return [row for row in rows.all() if not is_complete(row.envelope, row.op, trusted, threshold)]
+    trusted = {str(op): keys_for(connection, op) for op in TWO_SIGNATURES}
+    return [row for row in rows.all() if not is_complete(row.envelope, row.op, trusted[row.op], threshold)]
+
+
+def keys_for(connection: Connection, op: str) -> tuple[PublicKey, ...]:
+    """Release keys that sign a job of ``op``.
+
+    For ``root.update`` the retired ones too: a box that has not taken a change of keys obeys none but the old. Whatever
+    signs it, it brings a box nothing but the keys that TUF proves.
+    """
+    return keys_of(connection, "release", retired=op == Op.ROOT_UPDATE)
 
 
 # Desired documents ---------------------------------------------------------------------------------------------------
@@ -235,6 +266,8 @@ def set_desired(
     row = find_device(connection, scope, device)
     if row.state != DeviceState.ENROLLED:
         raise ConflictError(f"{device!r} is {row.state}; it is told nothing")
+    if not desired.held and is_held(connection, device, now):
+        desired = desired.model_copy(update={"held": True})  # no other document lifts a hold
     dv = _next(connection, device, "dv")
     twin = Twin(aud=device, dv=dv, desired=desired)
     values = {
@@ -257,8 +290,23 @@ def is_complete(envelope: bytes | None, op: str, trusted: Sequence[PublicKey], t
     try:
         verify(envelope, JOB_TYPE, trusted, threshold=threshold)
     except SignatureError:
-        return False
+        return op != Op.ROOT_UPDATE and _is_granted(envelope, trusted, threshold)
     return True
+
+
+def grant_of(envelope: bytes | None) -> str | None:
+    """The grant in a job's envelope."""
+    return None if envelope is None else Job.unpack(payload_of(envelope)).grant
+
+
+def _is_granted(envelope: bytes, trusted: Sequence[PublicKey], threshold: int) -> bool:
+    try:
+        grant = grant_of(envelope)
+        if grant is not None:
+            open_grant(grant, trusted, threshold)
+    except (SignatureError, WireError):
+        return False
+    return grant is not None
 
 
 def renumber(connection: Connection, row: Row[Any], now: datetime, *, also: int | None = None) -> Job:
@@ -275,6 +323,7 @@ def renumber(connection: Connection, row: Row[Any], now: datetime, *, also: int 
         args=JobArgs.model_validate(row.args),
         nonce="" if row.op in HARMLESS else _nonce(connection, row.device),
         by=tuple(one for one in (row.made_by, also) if one is not None),
+        grant=grant_of(row.envelope),
     )
 
 
@@ -284,6 +333,22 @@ def _next(connection: Connection, device: str, which: str) -> int:
     make = _insert(connection, t.device_counter).values(**{"device": device, "ctr": 0, "dv": 0, which: 1})
     make = make.on_conflict_do_update(index_elements=["device"], set_={which: c[which] + 1})
     return int(connection.execute(make.returning(c[which])).scalar_one())
+
+
+def lift_counters(connection: Connection, now: datetime) -> None:
+    """Lift the counters of every box to the minutes of the clock, where they are lower: at each start of a server.
+
+    One that was restored from a backup does not know what it gave since. No box was given a number a minute, so these
+    are above all that any has, before it says so and also where its word gets lost.
+    """
+    c, d = t.device_counter.c, t.device.c
+    floor = int((now - _BEGINNING) / timedelta(minutes=1))
+    if floor <= 0:
+        return  # a clock that is far behind; what boxes say counts
+    fresh = select(d.id, literal(floor), literal(floor)).where(d.id.not_in(select(c.device)))
+    connection.execute(insert(t.device_counter).from_select(["device", "ctr", "dv"], fresh))
+    for which in (c.ctr, c.dv):
+        connection.execute(update(t.device_counter).where(which < floor).values({which: floor}))
 
 
 def _highest(connection: Connection, device: str) -> int:

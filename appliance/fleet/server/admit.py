@@ -20,6 +20,7 @@ from appliance.fleet.server.materialise import hour_of
 from appliance.fleet.server.registry import CertificateState, DeviceState
 from appliance.fleet.wire import (
     MAX_PACKED_BYTES,
+    SIGNED,
     Address,
     Batch,
     Get,
@@ -170,9 +171,9 @@ class Admission:
         return Admitted(address, name, message, document, trial)
 
     def _check_signature(self, device: str, name: Up, message: Uplink) -> str | None:
-        """Batches are signed; whatever else is signed must be so by the box."""
+        """What is ``SIGNED`` is; whatever else is signed must be so by the box."""
         signature = message.properties.get("sig")
-        if signature is None and name is not Up.REC:
+        if signature is None and name not in SIGNED:
             return None
         for row in self._certificates.get(device, []):
             key = self._keys.get(row.fingerprint)

@@ -65,6 +65,35 @@ class EnrolConfig(Section):
     grace_days: int = Field(default=30, ge=0, le=365, description="So long after its end a box may still renew")
 
 
+class KeepConfig(Section):
+    """How long what boxes said is kept. The audit is kept for good."""
+
+    records_days: int = Field(default=90, ge=7, le=3650, description="Every record of a box, and what was refused")
+    health_days: int = Field(default=14, ge=2, le=400, description="Health, each five minutes")
+    health_hours_days: int = Field(default=730, ge=2, le=3650, description="Its means of each hour after that")
+    results_days: int = Field(default=800, ge=30, le=3650, description="Results of each hour")
+    uploads_days: int = Field(default=30, ge=1, le=400, description="Logs that boxes brought")
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> KeepConfig:
+        if self.health_hours_days < self.health_days:
+            msg = "health_hours_days: the means are of what health_days no longer keeps; make it the longer one"
+            raise ValueError(msg)
+        return self
+
+
+class ModelsConfig(Section):
+    """Models that boxes fetch, at the address where they enrol."""
+
+    trusted_keys: tuple[Path, ...] = Field(
+        default=(), max_length=16, description="Public keys of who makes packages, PEM; 'model add' takes no others"
+    )
+    max_downloads: int = Field(
+        default=64, ge=1, le=200, description="At once, half of them to one address; others are told to come again"
+    )
+    max_mbit_s: float | None = Field(default=None, gt=0, description="Of all downloads together; absent: no bound")
+
+
 class ServerConfig(Section):
     """Everything that a fleet server is told."""
 
@@ -85,6 +114,8 @@ class ServerConfig(Section):
     metrics_port: Port | None = Field(default=None, description="Prometheus, on this machine alone")
     ca: Annotated[DevCaConfig | StepCaConfig, Field(discriminator="kind")] = DevCaConfig()
     enrol: EnrolConfig = EnrolConfig()
+    keep: KeepConfig = KeepConfig()
+    models: ModelsConfig = ModelsConfig()
     release_threshold: int = Field(
         default=1, ge=1, le=8, description="How many release keys must sign a change of models, besides the server's"
     )

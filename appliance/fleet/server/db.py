@@ -7,10 +7,10 @@ wait for each other instead of failing half-way; readers use ``read``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -27,6 +27,10 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 30_000
 #: Of PostgreSQL's advisory locks: that of a migration.
 _LOCK = 7_036_874_417_766
+#: Values of one ``IN``. A full group may name 50,000.
+_MOST_VALUES = 10_000
+
+V = TypeVar("V")
 
 
 def open_engine(url: str) -> Engine:
@@ -64,6 +68,13 @@ def read(engine: Engine) -> Iterator[Connection]:
     """One transaction that sees one state and changes nothing."""
     with engine.connect() as connection, connection.begin():
         yield connection
+
+
+def parted(values: Collection[V]) -> Iterator[list[V]]:
+    """In parts that an ``IN`` takes on every database; SQLite's own limit is 32,766 of all parameters together."""
+    whole = list(values)
+    for first in range(0, len(whole), _MOST_VALUES):
+        yield whole[first : first + _MOST_VALUES]
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from appliance.clock import Clock
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, ConflictError
 from appliance.fleet.device.identity import Broker
 from appliance.fleet.keys import KeyFault, holds, public_of
 from appliance.fleet.server import tables as t
@@ -163,8 +163,11 @@ class Enrolment:
         except ApplianceError:
             self._give_back(digest)
             raise
-        with write(self._engine) as connection:
-            self._admit(connection, digest, device, chain, asked)
+        try:
+            with write(self._engine) as connection:
+                self._admit(connection, digest, device, chain, asked)
+        except ConflictError as error:  # whose place it was to take was replaced meanwhile
+            raise Refused(409, f"{error}; have another token made") from error
         return self._told(device, chain)
 
     def renew(self, body: bytes, signature: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,15 +20,16 @@ from sqlalchemy import Connection, bindparam, case, select, update
 
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.admit import Admission, Admitted, Refusal, RefusedError, Uplink
-from appliance.fleet.server.db import insert_new, upsert
+from appliance.fleet.server.db import insert_new, parted, upsert
 from appliance.fleet.server.link_state import LinkStates
 from appliance.fleet.server.materialise import States, serve
 from appliance.fleet.server.registry import see_certificate
 from appliance.fleet.wire import Address, Get, Reported, Up
 from appliance.fleet.wire_records import Record
 
-#: Further than this ahead of what was given no counter of a box is: whoever speaks in its name would use it up.
-_LEAP = 1_000_000
+#: Further than this ahead of what was given no counter of a box is: whoever speaks in its name would use it up. More
+#: than the minutes of any clock, to which a server lifts them (``acts.lift_counters``).
+_LEAP = 10_000_000_000
 
 
 @dataclass(slots=True)
@@ -121,6 +122,7 @@ class _Stream:
     top: int
     cursor: int
     floor: int
+    pruned: int
 
 
 class _Group:
@@ -179,9 +181,10 @@ class _Group:
 
     def _read_streams(self, devices: set[str]) -> None:
         c = t.stream.c
-        asked = select(c.number, c.device, c.stream, c.top, c.cursor, c.floor).where(c.device.in_(devices))
+        asked = select(c.number, c.device, c.stream, c.top, c.cursor, c.floor, c.pruned).where(c.device.in_(devices))
         for row in self._connection.execute(asked):
-            self._streams[row.device, row.stream] = _Stream(row.number, row.top, row.cursor, row.floor)
+            told = _Stream(row.number, row.top, row.cursor, row.floor, row.pruned)
+            self._streams[row.device, row.stream] = told
 
     def _write_streams(self, keys: set[tuple[str, str]]) -> None:
         c = t.stream.c
@@ -205,15 +208,20 @@ class _Group:
     def _batches(self, batches: Sequence[Admitted]) -> None:
         states = States(self._now)
         rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+        folded = self._folded(batches)
         for one in batches:
             device, batch = one.address.device, one.document
-            number = self._streams[device, batch.stream].number
+            stream = self._streams[device, batch.stream]
             owed = self._owed(device, batch.stream)
             owed.batches.append(batch.batch)
             first = min(record.seq for record in batch.recs)
             owed.first = first if owed.first is None else min(first, owed.first)
             for record in batch.recs:
-                states.add(device, number, record)
+                if record.seq <= stream.pruned:  # it was here, and for so long that it is no more
+                    self._outcome.again += 1
+                    continue
+                if (device, batch.stream, record.seq) not in folded:
+                    states.add(device, stream.number, record)
                 rows[device, batch.stream, record.seq] = _row(device, batch.stream, record, self._now)
         self._find_losses(rows)
         new = insert_new(self._connection, t.record, [rows[key] for key in sorted(rows)])
@@ -224,7 +232,25 @@ class _Group:
             stream.top = max(stream.top, seq)
         self._write_streams({(device, text) for device, text, _ in rows})
         states.write(self._connection)
-        self._raise_counters({device: (ctr, 0) for device, ctr in states.counters.items()})
+        given = self._given(states.counters)
+        named = states.counters.items()
+        self._raise_counters({device: (ctr, 0) for device, ctr in named if ctr <= given.get(device, (0, 0))[0] + _LEAP})
+
+    def _folded(self, batches: Sequence[Admitted]) -> set[tuple[str, str, int]]:
+        """Points of health that come again: an hour's mean may have them already (``prune``), and would count twice."""
+        behind: dict[tuple[str, str], set[int]] = {}
+        for one in batches:
+            device, batch = one.address.device, one.document
+            top = self._streams[device, batch.stream].top
+            for record in batch.recs:
+                if record.seq <= top and record.d.k == "health":
+                    behind.setdefault((device, batch.stream), set()).add(record.seq)
+        return {(*key, seq) for key, seqs in behind.items() for seq in self._here(*key, seqs)}
+
+    def _here(self, device: str, stream: str, seqs: set[int]) -> set[int]:
+        c = t.record.c
+        of_stream = select(c.seq).where(c.device == device, c.stream == stream)
+        return {seq for part in parted(seqs) for seq in self._connection.scalars(of_stream.where(c.seq.in_(part)))}
 
     def _find_losses(self, rows: Mapping[tuple[str, str, int], Any]) -> None:
         """A row that its box counts as acknowledged and that is new here: this server was restored, and lacks rows.
@@ -236,13 +262,11 @@ class _Group:
         for device, text, seq in rows:
             if seq <= self._streams[device, text].cursor:
                 behind.setdefault((device, text), set()).add(seq)
-        c = t.record.c
         for (device, text), seqs in behind.items():
-            here = select(c.seq).where(c.device == device, c.stream == text, c.seq.in_(seqs))
-            lost = seqs - set(self._connection.scalars(here))
+            lost = seqs - self._here(device, text, seqs)
             if lost:
                 stream = self._streams[device, text]
-                stream.cursor = stream.floor = min(stream.floor, min(lost) - 1)
+                stream.cursor = stream.floor = max(stream.pruned, min(stream.floor, min(lost) - 1))
                 self._owed(device, text).ask(stream.floor)
 
     # The rest -------------------------------------------------------------------------------------------------------
@@ -250,10 +274,7 @@ class _Group:
     def _gets(self, gets: Sequence[Admitted]) -> None:
         if not gets:
             return
-        c = t.device_counter.c
-        devices = {one.address.device for one in gets}
-        asked = select(c.device, c.ctr, c.dv).where(c.device.in_(devices))
-        given = {row.device: (row.ctr, row.dv) for row in self._connection.execute(asked)}
+        given = self._given({one.address.device for one in gets})
         for one in gets:
             device, get = one.address.device, one.document
             ctr, dv = given.get(device, (0, 0))
@@ -270,6 +291,14 @@ class _Group:
             self._outcome.asked.append(Asked(one.address, get))
         self._write_streams({(one.address.device, one.document.stream) for one in gets})
         self._raise_counters(given)
+
+    def _given(self, devices: Collection[str]) -> dict[str, tuple[int, int]]:
+        """The counters of those that have some."""
+        if not devices:
+            return {}
+        c = t.device_counter.c
+        asked = select(c.device, c.ctr, c.dv).where(c.device.in_(devices))
+        return {row.device: (row.ctr, row.dv) for row in self._connection.execute(asked)}
 
     def _raise_counters(self, counters: Mapping[str, tuple[int, int]]) -> None:
         c = t.device_counter.c

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, or_, select, update
 
 from appliance.fleet.server import tables as t
-from appliance.fleet.server.db import insert_new, upsert
+from appliance.fleet.server.db import insert_new, parted, upsert
 from appliance.fleet.wire import WireError
 from appliance.fleet.wire_jobs import JobState
 from appliance.fleet.wire_records import (
@@ -110,7 +110,9 @@ class States:
         if not self._jobs:
             return
         rows = sorted(self._jobs, key=lambda row: (row["id"], row["state_version"]))
-        known = set(connection.scalars(select(t.job.c.id).where(t.job.c.id.in_({row["id"] for row in rows}))))
+        ids = {row["id"] for row in rows}
+        asked = select(t.job.c.id)
+        known = {one for part in parted(ids) for one in connection.scalars(asked.where(t.job.c.id.in_(part)))}
         # A server that was restored from a backup does not know what it asked for since; the box does.
         strange = [{**row, "op": "", "args": {}, "made_at": self._now} for row in rows if row["id"] not in known]
         if strange:
@@ -159,7 +161,9 @@ def hour_of(d: ResultsHour) -> datetime:
         WireError: There is no such hour.
     """
     try:
-        return datetime.strptime(d.hour, "%Y-%m-%dT%HZ").replace(tzinfo=timezone.utc)
+        # The model has checked the form; strptime takes ten times as long.
+        parts = (int(d.hour[:4]), int(d.hour[5:7]), int(d.hour[8:10]), int(d.hour[11:13]))
+        return datetime(*parts, tzinfo=timezone.utc)
     except ValueError:
         raise WireError("ResultsHour: hour: there is none") from None
 

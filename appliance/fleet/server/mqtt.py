@@ -36,6 +36,8 @@ _MOST_IN_GROUP = 500
 #: How long a group waits for the next message, and for all of them.
 _GATHER_S, _LONGEST_GATHER_S = 0.005, 0.05
 _TRY_AGAIN_S = 1.0
+#: Beyond the longest step: then it is stuck.
+_SLACK_S = 60.0
 #: So many full groups in a row are a flood; from then on boxes are asked to be silent, longer and longer.
 _FLOOD = 4
 _HOLD_MS, _MOST_HOLD_MS = 1000, 60_000
@@ -77,18 +79,25 @@ class IngestWorker:
         self._full_groups = 0
         self._stop = threading.Event()
         self.line = BrokerLine(broker, TOPICS, self._arrived, random.Random())  # noqa: S311 - spreads reconnects
+        self._beat = Beat(self, clock)
         self._thread = threading.Thread(target=self._run, name="fleet-ingest", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once. ``line.stands`` says when boxes are heard."""
+        self._beat.mark()
         self._thread.start()
         self.line.start()
 
-    def stop(self) -> None:
+    @property
+    def is_alive(self) -> bool:
+        """Whether it works on: its thread is there, and no step takes longer than any may."""
+        return self._thread.is_alive() and not self._beat.is_late(_SLACK_S)
+
+    def stop(self, wait_s: float = 60.0) -> None:
         """End after the group that is being written. What had come and was not is sent again by its box."""
         self._stop.set()
         self._arrived.put(None)
-        self._thread.join(60)
+        self._thread.join(wait_s)
         self.line.stop()
 
     def publish(self, messages: Sequence[Downlink]) -> int:
@@ -112,7 +121,7 @@ class IngestWorker:
         return True
 
     def _run(self) -> None:
-        run_stage(self, Beat(self, self._clock), self._stop, self._stop)
+        run_stage(self, self._beat, self._stop, self._stop)
 
     def _gather(self) -> list[Taken]:
         """The next group: what is there, as one transaction costs about the same for one message and for many."""
@@ -145,6 +154,7 @@ class IngestWorker:
                 if _is_passing(error):
                     log.warning("fleet: the database does not answer; nothing is acknowledged until it does")
                     self._metrics.database_failures.inc()
+                    self._beat.mark()  # it waits, and knows for what
                     self._stop.wait(_TRY_AGAIN_S)
                 elif refuse:
                     raise

@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.acks import Downlink
-from appliance.fleet.server.acts import is_complete, job_bytes, renumber
+from appliance.fleet.server.acts import grant_of, is_complete, job_bytes, keys_for, renumber
 from appliance.fleet.server.ingest import Asked
 from appliance.fleet.server.registry import DeviceState
-from appliance.fleet.server.server_keys import ServerKeys, keys_of
-from appliance.fleet.wire import JOB_TYPE, TWO_SIGNATURES, Address, Down
+from appliance.fleet.server.server_keys import ServerKeys
+from appliance.fleet.wire import JOB_TYPE, TWIN_TYPE, TWO_SIGNATURES, Address, Down, Op
 from appliance.fleet.wire_jobs import JobState
 
 #: Sent so long ago and not heard of, though the box has taken later ones: it never came.
@@ -24,16 +24,31 @@ _LOST = timedelta(minutes=10)
 #: Who was not heard for so long is not written to.
 _THERE = timedelta(minutes=5)
 _MOST_AT_ONCE = 500
+#: So long what a box has is waited for.
+_HEAR = timedelta(seconds=15)
+#: Of a roll-out, while its installations go out.
+_GOES_ON = ("RUNNING", "FINISHED")
 
 
 class Post:
     """Finds what is to be sent. One in a server: it remembers which desired documents have gone."""
 
-    def __init__(self, keys: ServerKeys, threshold: int = 1) -> None:
-        """Send what ``keys`` signed and, where it must be, ``threshold`` release keys."""
+    def __init__(self, keys: ServerKeys, threshold: int = 1, *, hears_first: bool = False) -> None:
+        """Send what ``keys`` signed and, where it must be, ``threshold`` release keys.
+
+        Args:
+            keys: The server's.
+            threshold: How many release keys must have signed a change of models.
+            hears_first: Let each box say what it has before it is written to, as all do when the broker starts with
+                this server: one that was restored from a backup does not know their counters before. What a box said
+                may get lost while the broker starts, so none is waited for long.
+        """
         self._keys = keys
         self._threshold = threshold
         self._sent: dict[str, int] = {}
+        self._hears_first = hears_first
+        self._heard: set[str] = set()
+        self._unheard_at: dict[str, datetime] = {}
 
     def waits(self, connection: Connection) -> bool:
         """Whether ``due`` may find anything; cheaper, and in a transaction of ``db.read``."""
@@ -61,7 +76,8 @@ class Post:
             .join(t.status, t.status.c.device == c.device)
             .where(behind, is_there, t.device.c.state == str(DeviceState.ENROLLED))
         )
-        fresh = [row for row in rows if self._sent.get(row.device, 0) < row.dv][:_MOST_AT_ONCE]
+        fresh = [row for row in rows if self._sent.get(row.device, 0) < row.dv and self._may(row.device, now)]
+        fresh = fresh[:_MOST_AT_ONCE]
         return found + [self._twin(connection, Address(row.tenant, row.device)) for row in fresh]
 
     def answer(self, connection: Connection, asked: Asked, now: datetime) -> list[Downlink]:
@@ -71,6 +87,7 @@ class Post:
         backup, or the broker lost it.
         """
         address, get = asked.address, asked.get
+        self._heard.add(address.device)
         c = t.job.c
         lost = and_(
             c.device == address.device,
@@ -82,9 +99,9 @@ class Post:
             c.envelope.is_not(None),
         )
         for row in connection.execute(select(t.job).where(lost).order_by(c.ctr)).all():
-            # A release signature is of one counter: who gave it is asked again.
+            # A release signature is of one counter: who gave it is asked again. A grant is of a whole roll-out.
             again = None
-            if row.op not in TWO_SIGNATURES:
+            if row.op not in TWO_SIGNATURES or grant_of(row.envelope) is not None:
                 again = self._keys.sign(JOB_TYPE, job_bytes(renumber(connection, row, now)))
             connection.execute(update(t.job).where(c.id == row.id).values(envelope=again, sent_at=None))
         found = self._jobs(connection, now, and_(c.device == address.device, c.ctr > get.ctr))
@@ -99,8 +116,11 @@ class Post:
             select(c.id, c.device, c.op, c.envelope, t.device.c.tenant)
             .join(t.device, t.device.c.id == c.device)
             .outerjoin(t.status, t.status.c.device == c.device)
+            .outerjoin(t.roll_out, t.roll_out.c.id == c.roll_out)
             .where(
                 which,
+                # What a roll-out that stands still had made for boxes that were away stays here.
+                or_(c.roll_out.is_(None), c.op != str(Op.MODEL_INSTALL), t.roll_out.c.state.in_(_GOES_ON)),
                 c.state == str(JobState.QUEUED),
                 c.state_version == 0,
                 c.envelope.is_not(None),
@@ -108,15 +128,23 @@ class Post:
                 t.device.c.state == str(DeviceState.ENROLLED),
             )
             .order_by(c.device, c.ctr)
-            .limit(_MOST_AT_ONCE)
         ).all()
-        trusted = keys_of(connection, "release") if any(row.op in TWO_SIGNATURES for row in rows) else ()
-        ready = [row for row in rows if is_complete(row.envelope, row.op, trusted, self._threshold)]
+        trusted = {op: keys_for(connection, op) for op in {row.op for row in rows if row.op in TWO_SIGNATURES}}
+        # Only then so many: those that may not go yet keep no other waiting.
+        may_go = [row for row in rows if self._may(row.device, now)]
+        ready = [row for row in may_go if is_complete(row.envelope, row.op, trusted.get(row.op, ()), self._threshold)]
+        ready = ready[:_MOST_AT_ONCE]
         if ready:
             connection.execute(update(t.job).where(c.id.in_([row.id for row in ready])).values(sent_at=now))
-        return [Downlink(Address(row.tenant, row.device), Down.JOB, row.envelope) for row in ready]
+        signed = [(row, self._keys.sign_too(JOB_TYPE, row.envelope)) for row in ready]
+        return [Downlink(Address(row.tenant, row.device), Down.JOB, envelope) for row, envelope in signed]
+
+    def _may(self, device: str, now: datetime) -> bool:
+        if not self._hears_first or device in self._heard:
+            return True
+        return now - self._unheard_at.setdefault(device, now) >= _HEAR
 
     def _twin(self, connection: Connection, address: Address) -> Downlink:
         row = connection.execute(select(t.twin.c.dv, t.twin.c.envelope).where(t.twin.c.device == address.device)).one()
         self._sent[address.device] = row.dv
-        return Downlink(address, Down.TWIN, row.envelope)
+        return Downlink(address, Down.TWIN, self._keys.sign_too(TWIN_TYPE, row.envelope))

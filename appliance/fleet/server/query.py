@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, case, exists, func, or_, select
 from sqlalchemy.engine import Row
@@ -174,18 +174,31 @@ def timeline(
     return found
 
 
+class Point(NamedTuple):
+    """Of a plot."""
+
+    at: datetime
+    body: dict[str, Any]
+
+
 def points(
     connection: Connection, scope: Scope, device_id: str, *, since: datetime, until: datetime, most: int = 2000
-) -> list[Row[Any]]:
+) -> list[Point]:
     """What a plot draws: ``at`` and ``body`` (a ``HealthRollup``) in order of time.
+
+    Where single points are no longer kept, the mean of each hour, at its middle; ``minutes`` says of how much.
 
     Raises:
         NotFoundError: There is none of that id in the scope.
     """
     find_device(connection, scope, device_id)
-    c = t.health_point.c
+    c, h = t.health_point.c, t.health_hour.c
     asked = select(c.at, c.body).where(c.device == device_id, c.at >= since, c.at < until)
-    return list(connection.execute(asked.order_by(c.at).limit(most)))
+    found = [Point(row.at, row.body) for row in connection.execute(asked.order_by(c.at).limit(most))]
+    half = timedelta(minutes=30)
+    hours = select(h.hour, h.body).where(h.device == device_id, h.hour >= since - half, h.hour < until - half)
+    found += [Point(row.hour + half, row.body) for row in connection.execute(hours.order_by(h.hour).limit(most))]
+    return sorted(found, key=lambda one: one.at)[:most]
 
 
 def issues(
@@ -270,7 +283,7 @@ def refusals(connection: Connection, scope: Scope, device_id: str | None = None)
 
 def _lines() -> Select[Any]:
     s, h = t.status.c, t.health_now.c
-    of_status = (s.online, s.since_at, s.last_seen_at, s.due_at, s.agent, s.clk)
+    of_status = (s.online, s.sess, s.since_at, s.last_seen_at, s.due_at, s.agent, s.clk)
     of_health = (h.at.label("health_at"), h.mode, h.ai, h.skew_ms, h.backlog_s, h.oldest_owed_s, h.cert_days)
     return (
         select(t.device, t.site.c.name.label("site_name"), *of_status, *of_health)

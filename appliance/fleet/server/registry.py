@@ -16,11 +16,13 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, literal, select, true, update
 from sqlalchemy.engine import Row
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.fleet.keys import KeyFault, public_of
+from appliance.fleet.server.replacement import inherit
 from appliance.fleet.server.tables import account_role, audit, certificate, device, site, status, tenant
 from appliance.records import Word
 
@@ -249,6 +251,8 @@ def enable_device(connection: Connection, scope: Scope, device_id: str) -> None:
 def replace_device(connection: Connection, scope: Scope, old: str, new: str, *, now: datetime) -> None:
     """Another machine took a box's place: the old one is heard no more and its certificates are revoked.
 
+    Holds and places in roll-outs are the new one's then (``replacement``); its desired document follows (``heirs``).
+
     Raises:
         NotFoundError: One of them is not in the scope.
         ConflictError: They are of different sites, one and the same, or the old one was replaced before.
@@ -258,6 +262,7 @@ def replace_device(connection: Connection, scope: Scope, old: str, new: str, *, 
         raise ConflictError(f"{new!r} cannot take the place of {old!r}: it must be another, enrolled, at the same site")
     _move(connection, before, DeviceState.REPLACED, disabled_at=now, replaced_by=new)
     revoke_certificates(connection, old, now=now)
+    inherit(connection, old, new, now)
 
 
 def _move(connection: Connection, row: Row[Any], to: DeviceState, **values: Any) -> None:
@@ -311,6 +316,20 @@ def see_certificate(connection: Connection, fingerprint: str, *, now: datetime) 
         .where(certificate.c.fingerprint == fingerprint)
         .values(state=str(CertificateState.CURRENT), seen_at=now)
     )
+
+
+def public_keys(connection: Connection, device_id: str) -> list[EllipticCurvePublicKey]:
+    """Keys whose signatures count as the box's: of every certificate that is not revoked, the newest first."""
+    asked = select(certificate.c.pem).where(
+        certificate.c.device == device_id, certificate.c.state != str(CertificateState.REVOKED)
+    )
+    found = []
+    for pem in connection.scalars(asked.order_by(certificate.c.made_at.desc())):
+        try:
+            found.append(public_of(pem.encode()))
+        except KeyFault:  # it opens nothing
+            continue
+    return found
 
 
 def revoke_certificates(connection: Connection, device_id: str, *, now: datetime) -> list[str]:

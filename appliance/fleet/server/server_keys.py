@@ -12,17 +12,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select, update
+from pydantic import ValidationError
+from sqlalchemy import Connection, insert, select, true, update
 
 from appliance.errors import ConfigError, ConflictError, NotFoundError
 from appliance.fleet.device.identity import Trust
 from appliance.fleet.server.tables import server_key
 from engines.durable import write_private
 from engines.errors import SignatureError
-from engines.signing import PrivateKey, PublicKey, generate, load_private, load_public, sign
+from engines.signing import PrivateKey, PublicKey, add_signature, generate, load_private, load_public, sign
 
 Role = Literal["online", "release"]
-_ONLINE = "online.key"
+#: In the folder ``keys``.
+ONLINE = "online.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class ServerKeys:
         Raises:
             ConfigError: The file is there and holds no such key, or others may read it.
         """
-        path = folder / _ONLINE
+        path = folder / ONLINE
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_private(path, generate().pem().encode())
@@ -51,9 +53,13 @@ class ServerKeys:
         """An envelope (DSSE) of ``wire.ACK_TYPE``, ``TWIN_TYPE`` or ``JOB_TYPE``."""
         return sign(kind, payload, [self.online])
 
+    def sign_too(self, kind: str, envelope: bytes) -> bytes:
+        """An envelope that was made before the server's key changed, for boxes that know the old one no more."""
+        return add_signature(envelope, kind, self.online)
+
 
 def add_key(connection: Connection, key: PublicKey, role: Role, name: str, *, now: datetime) -> None:
-    """Let boxes that are enrolled from now on trust it; the same again changes nothing.
+    """Let it count; the same again changes nothing. ``key_rotation.publish_trust`` tells boxes that are here already.
 
     Raises:
         ConflictError: It has the other role, or was retired.
@@ -81,11 +87,11 @@ def retire_key(connection: Connection, keyid: str, *, now: datetime) -> None:
         raise NotFoundError(f"there is no release key {keyid!r}; 'scanside-fleet key list' shows them")
 
 
-def keys_of(connection: Connection, role: Role) -> tuple[PublicKey, ...]:
-    """Public keys of a role that count."""
+def keys_of(connection: Connection, role: Role, *, retired: bool = False) -> tuple[PublicKey, ...]:
+    """Public keys of a role that count; with ``retired`` also those that counted once."""
     rows = connection.execute(
         select(server_key.c.pem, server_key.c.name)
-        .where(server_key.c.role == role, server_key.c.retired_at.is_(None))
+        .where(server_key.c.role == role, true() if retired else server_key.c.retired_at.is_(None))
         .order_by(server_key.c.made_at, server_key.c.keyid)
     )
     return tuple(load_public(row.pem, row.name) for row in rows)
@@ -96,9 +102,13 @@ def trust(connection: Connection, release_threshold: int) -> Trust:
 
     Raises:
         ConfigError: The server's own key was never made known.
+        ConflictError: There are more than boxes take.
     """
     online = tuple(key.pem() for key in keys_of(connection, "online"))
     if not online:
         raise ConfigError("no key signs for this server yet; start it once with 'scanside-fleet up'")
     release = tuple(key.pem() for key in keys_of(connection, "release"))
-    return Trust(online=online, release=release, release_threshold=release_threshold)
+    try:
+        return Trust(online=online, release=release, release_threshold=release_threshold)
+    except ValidationError as error:
+        raise ConflictError("boxes know at most eight keys of a kind; retire one first") from error

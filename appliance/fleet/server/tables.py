@@ -168,6 +168,8 @@ enrol_token = Table(
 
 #: One row for each database that a box ever had. ``top`` is the highest seq that is here. ``cursor`` is what the box
 #: last said to be acknowledged, and ``floor`` what it had said the time before that: up to there nothing is missing.
+#: ``pruned``: records up to there were here and are no more (``prune``); nobody asks for them again. ``stick``: the
+#: last row of the box's journal when it wrote the newest file that was taken in by hand (``sticks``).
 stream = Table(
     "stream",
     METADATA,
@@ -178,6 +180,8 @@ stream = Table(
     Column("cursor", BigInteger, nullable=False, server_default="0"),
     Column("floor", BigInteger, nullable=False, server_default="0"),
     Column("first_at", Utc, nullable=False),
+    Column("pruned", BigInteger, nullable=False, server_default="0"),
+    Column("stick", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("device", "stream"),
     sqlite_autoincrement=True,
 )
@@ -245,6 +249,18 @@ health_point = Table(
     Column("body", Document, nullable=False),
     PrimaryKeyConstraint("device", "stream", "seq"),
     Index("health_point_device_at", "device", "at"),
+    sqlite_with_rowid=False,
+)
+
+#: Points that are too old to be kept one by one (``prune``): the mean of each figure over ``n`` of them.
+health_hour = Table(
+    "health_hour",
+    METADATA,
+    Column("device", Text, nullable=False),
+    Column("hour", Utc, nullable=False, index=True),
+    Column("n", Integer, nullable=False),
+    Column("body", Document, nullable=False),
+    PrimaryKeyConstraint("device", "hour"),
     sqlite_with_rowid=False,
 )
 
@@ -355,7 +371,8 @@ refusal = Table(
 
 # What boxes are told -------------------------------------------------------------------------------------------------
 
-#: The highest counters that a box was ever given, or says that it has: what comes next is higher than both.
+#: The highest counters that a box was ever given, says that it has, or the minutes of the clock when a server last
+#: started (``acts.lift_counters``): what comes next is higher than all.
 device_counter = Table(
     "device_counter",
     METADATA,
@@ -412,8 +429,26 @@ job = Table(
     Index("job_roll_out", "roll_out", "wave", "state"),
 )
 
+#: What a job lets a box send up, once: ``digest`` = SHA-256 of the token in the job. ``sha256`` of what came and lies
+#: in the folder ``uploads``, until ``removed_at``.
+upload = Table(
+    "upload",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    _of_device(),
+    Column("job", Text, ForeignKey("job.id"), nullable=False, unique=True),
+    Column("made_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("received_at", Utc),
+    Column("sha256", Text),
+    Column("size", BigInteger),
+    Column("removed_at", Utc),
+    Index("upload_device_received_at", "device", "received_at"),
+)
+
 #: DRAFT > WAITING_APPROVAL > READY > RUNNING <> PAUSED > FINISHED | ABORTED (> REVERTING > REVERTED). ``chosen`` says
-#: which boxes, ``plan`` the waves and gates, ``paused_why`` manual or the gate's code.
+#: which boxes, ``plan`` the waves and gates, ``paused_why`` manual or the gate's code. ``grant_text`` is what release
+#: keys sign, ``grant_envelope`` that with their signatures.
 roll_out = Table(
     "roll_out",
     METADATA,
@@ -434,6 +469,8 @@ roll_out = Table(
     Column("approved_by", BigInteger, ForeignKey("account.number")),
     Column("approved_at", Utc),
     Column("state_at", Utc, nullable=False),
+    Column("grant_text", Text),
+    Column("grant_envelope", LargeBinary),
 )
 
 #: ``verdict`` = what each gate measured, with its n and its bound; "not judged" is one of its words.
@@ -471,11 +508,33 @@ hold = Table(
     Column("site", Text, ForeignKey("site.id")),
     Column("device", Text, ForeignKey("device.id")),
     Column("why", Text, nullable=False),
-    Column("made_by", BigInteger, ForeignKey("account.number"), nullable=False),
+    Column("made_by", BigInteger, ForeignKey("account.number")),
     Column("made_at", Utc, nullable=False),
     Column("until_at", Utc),
     Column("lifted_by", BigInteger, ForeignKey("account.number")),
     Column("lifted_at", Utc),
+)
+
+#: What boxes can fetch (``models``), said by the packages themselves. ``target`` leads to it in the TUF repository;
+#: ``withdrawn_at``: it is listed there no more.
+model = Table(
+    "model",
+    METADATA,
+    Column("package", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("target", Text, nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("title", Document, nullable=False),
+    Column("markets", Document, nullable=False),
+    Column("min_agent", Text, nullable=False, server_default=""),
+    Column("added_at", Utc, nullable=False),
+    Column("added_by", Text, nullable=False),
+    Column("withdrawn_at", Utc),
+    Column("withdrawn_by", Text),
+    CheckConstraint("status IN ('demonstrator', 'research', 'cleared')", name="status"),
 )
 
 #: Public halves of what signs acks, twins and jobs; ``role`` online or release.

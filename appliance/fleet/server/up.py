@@ -28,9 +28,10 @@ from starlette.routing import Route
 from appliance.clock import Clock, SystemClock
 from appliance.errors import ApplianceError, ConfigError
 from appliance.fleet.device.identity import Broker as BrokerTold
+from appliance.fleet.server import heirs
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.acks import Downlink
-from appliance.fleet.server.acts import expire_jobs
+from appliance.fleet.server.acts import expire_jobs, lift_counters
 from appliance.fleet.server.broker import Broker, Listen, free_port
 from appliance.fleet.server.broker_line import BrokerAt
 from appliance.fleet.server.ca import DevCa
@@ -38,8 +39,10 @@ from appliance.fleet.server.config import DevCaConfig, ServerConfig, StepCaConfi
 from appliance.fleet.server.console import console_app
 from appliance.fleet.server.db import migrate, read, write
 from appliance.fleet.server.door import Door, device_app
+from appliance.fleet.server.downloads import Downloads, Limits
 from appliance.fleet.server.enrol import Enrolment, Welcome
 from appliance.fleet.server.ingest import Asked
+from appliance.fleet.server.ingest_watch import IngestWatch
 from appliance.fleet.server.metrics import FleetCollector, IngestMetrics, text
 from appliance.fleet.server.mqtt import IngestWorker
 from appliance.fleet.server.post import Post
@@ -57,9 +60,15 @@ from appliance.fleet.server.premises import (
     locked,
     server_url,
 )
+from appliance.fleet.server.prune import Pruner
 from appliance.fleet.server.registry import TenantKind, add_tenant
+from appliance.fleet.server.repository import TUF, Repository
+from appliance.fleet.server.repository_watch import RepositoryCollector, RepositoryWatch
 from appliance.fleet.server.revocation import Revocation
+from appliance.fleet.server.rollout.drive import Driver
+from appliance.fleet.server.rollout.holds import HoldTeller, end_holds
 from appliance.fleet.server.server_keys import ServerKeys, add_key
+from appliance.fleet.server.upload_door import Uploads
 from appliance.web.pool import Pool
 from appliance.web.server import WebServer
 from engines.durable import write_private
@@ -67,6 +76,8 @@ from engines.durable import write_private
 log = logging.getLogger(__name__)
 
 _TICK_S, _LOOK_S, _HOUR_S = 1.0, 2.0, 3600.0
+#: Between two steps of roll-outs, so many times what one took.
+_REST = 10.0
 
 
 class FleetServer:
@@ -79,6 +90,8 @@ class FleetServer:
         self._stop = threading.Event()
         self._addresses: dict[str, Any] = {}
         self._next: dict[str, float] = {}
+        #: Whether a round over what is too old goes on.
+        self._prunes = False
         self.figures = CollectorRegistry()
         #: Of the parts that run, for whoever looks from outside (metrics, tests).
         self.broker: Broker | None = None
@@ -97,6 +110,7 @@ class FleetServer:
 
         Raises:
             ConfigError: It cannot start; everything that had started has ended.
+            IngestDead: The ingest died again and again; everything has ended.
         """
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
@@ -120,25 +134,37 @@ class FleetServer:
         self._authority = authority_of(config)
         engine = self._engine = stack.enter_context(database_of(config))
         self._prepare(engine)
+        # The tick waits for no command that is at it: the next hour will do.
+        self._repository = Repository(config.folder / TUF, wait_s=1.0)
+        self._watch = RepositoryWatch(self._repository, config.folder / KEYS, self._clock)
+        self._watch.look()
         broker = self.broker = Broker(config.folder, self._listen(), self._clock)
         self._tls = self._certificates(broker)
         self._revocation = Revocation(engine, self._authority, broker)
         self._revocation.look(self._clock.now(), first=True)
-        self._post = Post(self._keys, config.release_threshold)
+        self._post = Post(self._keys, config.release_threshold, hears_first=True)
+        self._driver = Driver(self._keys, config.release_threshold)
+        self._holds = HoldTeller(self._keys)
+        self._pruner = Pruner(engine, config.keep, config.folder)
         stack.callback(broker.stop)
         broker.start()
-        worker = self.worker = IngestWorker(
-            engine,
+        metrics = IngestMetrics(self.figures)
+        self._ingest = IngestWatch(lambda: self._ingest_worker(broker, metrics), self._clock, self.figures)
+        self._ingest.start()
+        stack.callback(self._ingest.stop)
+        self._serve(stack, broker)
+        log.info("fleet: up; boxes enrol at %s and connect to %s", self._addresses["https"], self._addresses["mqtt"])
+
+    def _ingest_worker(self, broker: Broker, metrics: IngestMetrics) -> IngestWorker:
+        self.worker = IngestWorker(
+            self._engine,
             BrokerAt(str(broker.files.socket), 1, "fleet.server", None),
             [self._keys.online],
             self._clock,
-            metrics=IngestMetrics(self.figures),
+            metrics=metrics,
             answer=self._answer,
         )
-        worker.start()
-        stack.callback(worker.stop)
-        self._serve(stack, broker)
-        log.info("fleet: up; boxes enrol at %s and connect to %s", self._addresses["https"], self._addresses["mqtt"])
+        return self.worker
 
     def _listen(self) -> Listen:
         given = self._config.broker
@@ -153,6 +179,7 @@ class FleetServer:
             if connection.execute(select(t.tenant.c.id).limit(1)).first() is None:
                 add_tenant(connection, PLATFORM, "Platform", TenantKind.PLATFORM, parent=None, now=now)
             add_key(connection, self._keys.online.public, "online", "server", now=now)
+            lift_counters(connection, now)
 
     def _certificates(self, broker: Broker) -> ssl.SSLContext:
         """The server's own, for HTTPS and the broker alike."""
@@ -194,8 +221,13 @@ class FleetServer:
             config.release_threshold,
         )
         door = Door(enrolment, pool, self._clock)
+        uploads = Uploads(self._engine, config.folder, pool, self._clock)
+        reading = pool.beside(4, "fleet-downloads")
+        limits = Limits.of(config.models.max_downloads, config.models.max_mbit_s)
+        downloads = Downloads(config.folder / TUF, reading, self._clock, limits)
+        routes = [*door.routes(), *uploads.routes(), *downloads.routes()]
         try:
-            web = WebServer(device_app(door.routes()), config.https.host, config.https.port, tls=self._tls)
+            web = WebServer(device_app(routes), config.https.host, config.https.port, tls=self._tls)
             port = web.start()
         except ConfigError as error:
             raise ConfigError(str(error).replace("screen.", "https.")) from error
@@ -218,7 +250,16 @@ class FleetServer:
     def _serve_console(self, stack: contextlib.ExitStack) -> str:
         """The pages for people, at an address of their own."""
         given, name = self._config.console, self._config.names[0]
-        app = console_app(self._engine, self._keys, self._clock, self._config.names, secure=True)
+        folder, threshold = self._config.folder, self._config.release_threshold
+        app = console_app(
+            self._engine,
+            self._keys,
+            self._clock,
+            self._config.names,
+            folder=folder,
+            threshold=threshold,
+            secure=True,
+        )
         try:
             web = WebServer(app, given.host, given.port, tls=self._tls)
             port = web.start()
@@ -232,6 +273,7 @@ class FleetServer:
         if self._config.metrics_port is None:
             return None
         self.figures.register(FleetCollector(self._engine, self._clock))
+        self.figures.register(RepositoryCollector(self._repository, self._clock))
         pool = Pool(1, "fleet-figures")
         stack.callback(pool.close)
 
@@ -258,22 +300,61 @@ class FleetServer:
     # Again and again -------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        broker, worker = self.broker, self.worker
+        broker = self.broker
         assert broker is not None  # noqa: S101 - started
-        assert worker is not None  # noqa: S101 - started
         broker.look()
+        self._ingest.look()
+        worker = self.worker
+        assert worker is not None  # noqa: S101 - started
         now = self._clock.now()
         try:
             if worker.line.stands.is_set():
                 self._send(worker, now)
             if self._is_time("revocation", _LOOK_S):
                 self._revocation.look(now)
+                self._inherit(now)
             if self._is_time("hour", _HOUR_S):
+                self._prunes = True
+                self._watch.look()
                 self._renew_own(broker)
                 with write(self._engine) as connection:
                     expire_jobs(connection, now)
+            if self._prunes:
+                self._prunes = self._pruner.step(now)
+            if self._is_time("roll-outs", _LOOK_S):
+                self._drive(now)
+            self._tell_holds(now)
         except (ApplianceError, SQLAlchemyError, OSError) as error:
             log.warning("fleet: put off: %s", error)
+
+    def _inherit(self, now: datetime) -> None:
+        """Desired documents of boxes that took another's place."""
+        with read(self._engine) as connection:
+            waits = heirs.waits(connection)
+        if waits:
+            with write(self._engine) as connection:
+                heirs.pass_documents(connection, self._keys, now)
+
+    def _drive(self, now: datetime) -> None:
+        """Holds that have run out, and one step of every roll-out."""
+        with read(self._engine) as connection:
+            waits = self._driver.waits(connection, now)
+        if waits:
+            began = self._clock.monotonic()
+            with write(self._engine) as connection:
+                end_holds(connection, self._keys, now)
+                self._driver.step(connection, now)
+            # Of thousands of boxes a step takes a second, in which SQLite takes nothing else in.
+            ended = self._clock.monotonic()
+            self._next["roll-outs"] = ended + max(_LOOK_S, _REST * (ended - began))
+
+    def _tell_holds(self, now: datetime) -> None:
+        """Some of the boxes whose hold came or went."""
+        with read(self._engine) as connection:
+            waits = self._holds.waits(connection, now)
+        if waits:
+            with write(self._engine) as connection:
+                self._holds.step(connection, now)
 
     def _is_time(self, what: str, every_s: float) -> bool:
         now = self._clock.monotonic()

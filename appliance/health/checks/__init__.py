@@ -7,6 +7,7 @@ from appliance.health.checks.chain import ChainCheck
 from appliance.health.checks.clock_jump import ClockJumpCheck
 from appliance.health.checks.disk import DiskCheck
 from appliance.health.checks.drift import DriftCheck
+from appliance.health.checks.hardware import HardwareCheck
 from appliance.health.checks.screens import ScreensCheck
 from appliance.health.checks.shelf import ShelfCheck
 from appliance.health.checks.silence import SilenceCheck
@@ -18,6 +19,7 @@ __all__ = [
     "ClockJumpCheck",
     "DiskCheck",
     "DriftCheck",
+    "HardwareCheck",
     "ScreensCheck",
     "ShelfCheck",
     "SilenceCheck",

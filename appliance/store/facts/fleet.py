@@ -44,3 +44,12 @@ class FleetLink(Body):
     kind = Kind.FLEET_LINK
     state: str
     code: str = ""
+
+
+class FleetTrust(Body):
+    """Whose signatures the box obeys from now on: ids of public keys."""
+
+    kind = Kind.FLEET_TRUST
+    online: tuple[str, ...]
+    release: tuple[str, ...]
+    release_threshold: int

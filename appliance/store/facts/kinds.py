@@ -119,6 +119,7 @@ class Kind(Word):
     FLEET_JOB_STEP = "fleet_job_step"
     FLEET_TWIN = "fleet_twin"
     FLEET_LINK = "fleet_link"
+    FLEET_TRUST = "fleet_trust"
 
 
 class Body(BaseModel):

@@ -79,6 +79,7 @@ function connect() {
     root.dataset.ai = beat.ai;
     shout("overdue", beat.overdue, "overdue-count", beat.overdue);
     shout("fault", beat.fault, "fault-text", beat.fault);
+    shout("approvals", beat.approvals, "approvals-count", beat.approvals);
     alive();
   });
 }

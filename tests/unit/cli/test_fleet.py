@@ -14,6 +14,7 @@ from appliance.clock import SystemClock
 from appliance.fleet.device.enrolment import EnrolError
 from appliance.fleet.keys import DeviceKey
 from appliance.store import Store
+from appliance.store.fleet_jobs import NewJob
 from engines import signing
 
 pytestmark = pytest.mark.req("R-FLEET-21")
@@ -73,6 +74,8 @@ def test_a_box_enters_looks_and_leaves_and_the_journal_knows(box, server):
     assert server == [("https://fleet", "token", {"serial": "SN1", "proxy_url": "http://proxy:3128"})]
     told = json.loads(box.call("status", "--json").stdout)
     assert (told["enrolled"], told["device"], told["next"]) == (True, DEVICE, [])
+    assert (told["connected_at"], told["acknowledged_at"]) == (None, None)
+    assert "not connected" in box.call("status").output
     assert 88 < told["certificate_days"] < 91
     assert "PRIVATE KEY" not in box.call("status").output
     assert box.call("leave", typed="n\n").exit_code == 1
@@ -81,6 +84,20 @@ def test_a_box_enters_looks_and_leaves_and_the_journal_knows(box, server):
     assert box.facts() == ["enrolled", "left"]
     assert json.loads(box.call("status", "--json").stdout)["enrolled"] is False
     assert box.call("leave", "--yes").exit_code == 78
+
+
+def test_what_a_fleet_asked_for_and_did_not_begin_ends_with_it(box, server):
+    box.call("enrol", "https://fleet", "token", "--serial", "SN1")
+    store = box.open()
+    for ctr, state in enumerate(("WAIT_APPROVAL", "ACCEPTED", "SOAKING"), 1):
+        store.fleet_jobs.take(NewJob(id=f"{ctr:026}", ctr=ctr, op="model.install", envelope=b"{}"), state)
+    store.close()
+    assert box.call("leave", "--yes").exit_code == 0
+    store = box.open()
+    states = {job.ctr: (job.state, job.code) for job in store.fleet_jobs.all()}
+    store.close()
+    # What serves already is judged to its end: the box takes a worse version back by itself.
+    assert states == {1: ("CANCELED", "LEFT"), 2: ("CANCELED", "LEFT"), 3: ("SOAKING", "")}
 
 
 def test_without_the_section_the_box_says_that_it_reports_to_nobody(box, server):

@@ -14,7 +14,7 @@ from appliance.cli import main
 from appliance.clock import SystemClock
 from appliance.fleet.keys import public_of
 from appliance.fleet.wire import Op
-from appliance.fleet.wire_stick import unseal
+from appliance.fleet.wire_stick import pack_stick, unseal
 
 
 class Commands:
@@ -93,3 +93,16 @@ def test_file_that_does_not_do_what_it_should_ends_with_a_status_of_its_own(comm
     assert (code, "damaged" in said) == (1, True)
     code, said = commands.said("export", tmp_path / "nowhere" / "out.json")
     assert (code, "cannot be written" in said) == (78, True)
+
+
+@pytest.mark.req("R-FLEET-68")
+def test_zip_file_brings_models_to_where_jobs_look_and_a_damaged_one_nothing(commands, tmp_path):
+    (tmp_path / "data").write_bytes(b"{}")
+    files = {"metadata/timestamp.json": tmp_path / "data", "targets/models/toy/1.zip": tmp_path / "data"}
+    pack_stick(tmp_path / "in.zip", [commands.box.job(Op.PING)], files)
+    told = commands.call("import", tmp_path / "in.zip")
+    assert (told["files"], [one["result"] for one in told["envelopes"]]) == (2, ["ACCEPTED"])
+    assert (commands.box.folder / "stick" / "targets" / "models" / "toy" / "1.zip").read_bytes() == b"{}"
+    (tmp_path / "bad.zip").write_bytes((tmp_path / "in.zip").read_bytes()[:-30])
+    assert commands.said("import", tmp_path / "bad.zip")[0] != 0
+    assert "2 files for models" in commands.said("import", tmp_path / "in.zip")[1]

@@ -131,7 +131,7 @@ def test_a_data_set_that_is_cut_inside_an_element_is_refused_as_truncated(made):
     assert len(ends) <= len(find(data, encoding).places) + 2
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.binary(max_size=400), st.sampled_from(ENCODINGS))
 def test_random_bytes_are_read_or_refused_and_never_raise_anything_else(data, encoding):
     assert status_of(data, encoding) in {0, 0xC000}

@@ -389,7 +389,7 @@ def test_six_thousand_broken_files_are_read_or_refused_within_two_seconds_each(v
 
 @pytest.mark.req("R-INTAKE-17")
 @pytest.mark.fault("T22")
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(data=st.binary(max_size=300), syntax=st.sampled_from([*SYNTAXES, JPEG2000Lossless, "1.2.3"]))
 def test_any_bytes_behind_a_good_beginning_are_read_or_refused(tmp_path_factory, data, syntax):
     path = tmp_path_factory.getbasetemp() / "any.dcm"

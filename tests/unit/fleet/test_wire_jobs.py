@@ -147,7 +147,7 @@ class History:
 
 
 @pytest.mark.req("R-FLEET-42")
-@settings(max_examples=15)
+@settings(max_examples=settings.default.max_examples // 7)
 @given(doings=st.lists(DOINGS, max_size=14))
 def test_no_history_does_a_job_twice_lets_the_counter_fall_or_leaves_a_job_open(doings):
     with tempfile.TemporaryDirectory(dir=SHM) as root:

@@ -109,6 +109,8 @@ POST /destinations/{name}/pause
 POST /destinations/{name}/resume
 POST /destinations/{name}/retry
 GET  /models
+GET  /fleet
+GET  /api/v1/metrics
 GET  /models/{name}/{version}/points/{finding}
 GET  /health
 GET  /health/series
@@ -118,6 +120,7 @@ POST /health/acknowledge
 POST /health/shelve
 """
 ADMINISTRATOR = """
+POST /destinations/{name}/forget
 GET  /users
 POST /users
 GET  /users/{account_id:int}
@@ -135,6 +138,8 @@ POST /models/{name}/{version}/rollback
 POST /models/{name}/{version}/build
 POST /models/{name}/{version}/points/{finding}
 POST /models/cancel-build
+POST /fleet/jobs/{number:int}/approve
+POST /fleet/jobs/{number:int}/refuse
 POST /models/install
 GET  /audit
 GET  /audit/chain
@@ -227,7 +232,15 @@ WATCHED = {"/alert", "/events", "/events/page", "/api/board", "/api/v1/alerts", 
 #: They lead to an address that tells, or have nothing of a patient.
 NOTHING_TO_TELL = {
     *("/", "/IHEInvokeImageDisplay", "/account", "/api/v1/health", "/health", "/health/series", "/health/series.csv"),
-    *("/destinations", "/models", "/models/{name}/{version}/points/{finding}", "/users", "/users/{account_id:int}"),
+    *(
+        "/fleet",
+        "/api/v1/metrics",
+        "/destinations",
+        "/models",
+        "/models/{name}/{version}/points/{finding}",
+        "/users",
+        "/users/{account_id:int}",
+    ),
     *("/screens", "/audit/chain", "/settings", "/settings/file", "/settings/{section}", "/setup/sheet"),
     *("/setup/test/state", "/setup/{step}", "/setup/{step}/check"),
 }

@@ -10,8 +10,9 @@ from web_kit import Browser, session
 
 from appliance.config import Config, Site
 from appliance.screen import screen_app
-from appliance.screen.critical import PAGE_LINES, safe
+from appliance.screen.critical import PAGE_LINES
 from appliance.store.facts import Kind
+from appliance.web.spreadsheet import safe
 
 
 @pytest.fixture

@@ -32,6 +32,13 @@ def catalogue(repo):
     return read
 
 
+@pytest.fixture(scope="module")
+def trees(repo):
+    """Every file of our code, read."""
+    paths = (*repo.glob("appliance/**/*.py"), *repo.glob("engines/**/*.py"))
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
 def _texts(message):
     return message.string if message.pluralizable else (message.string,)
 
@@ -64,12 +71,11 @@ def test_every_placeholder_survives_translation(catalogue):
 
 
 @pytest.mark.req("R-SCREEN-05")
-def test_every_sentence_is_a_literal_text_with_exactly_its_values(repo):
+def test_every_sentence_is_a_literal_text_with_exactly_its_values(repo, trees):
     """A text that is put together when it is needed would never be in a catalogue."""
     place_of_text = {"Detail": 0, "Message": 0, "NotAnalysable": 1, "ContentError": 1}
     wrong, sentences = [], 0
-    for path in (*repo.glob("appliance/**/*.py"), *repo.glob("engines/**/*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path, tree in trees.items():
         tables = {id(value) for node in ast.walk(tree) if isinstance(node, ast.Dict) for value in node.values}
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
@@ -173,10 +179,10 @@ def test_chinese_texts_use_the_words_of_the_field_and_one_for_each_thing(catalog
 _CODE = re.compile(r"[A-Z]+(_[A-Z]+)+")
 
 
-def _codes_of_issues(repo):
+def _codes_of_issues(repo, trees):
     """Every code with which an issue is raised anywhere, read from the calls: literals, constants, and where a call
     gets a variable, all constants of its file that look like codes."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in repo.glob("appliance/**/*.py")}
+    trees = {path: tree for path, tree in trees.items() if path.is_relative_to(repo / "appliance")}
 
     def constants(tree):
         return {
@@ -213,8 +219,8 @@ def _codes_of_issues(repo):
 
 
 @pytest.mark.req("R-ADMIN-02")
-def test_every_issue_of_the_code_has_its_sentence_and_says_what_to_do(repo):
-    codes = _codes_of_issues(repo)
+def test_every_issue_of_the_code_has_its_sentence_and_says_what_to_do(repo, trees):
+    codes = _codes_of_issues(repo, trees)
     assert codes >= {"DISK_RESERVE", "WORKLIST_MISMATCH", "CERTIFICATE_ENDS", "KSERVE_DEGRADED", "SCREEN_SOURCE_GONE"}
     assert codes == set(words.ISSUES)
     assert codes == set(MENDING)

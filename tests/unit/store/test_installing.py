@@ -63,6 +63,7 @@ def test_signed_package_goes_through_gate_and_trial_and_lies_whole_in_its_slot(s
     assert {str(p.relative_to(there)) for p in there.rglob("*") if p.is_file()} == names
 
 
+@pytest.mark.fault("T40")
 @pytest.mark.req("R-OPERATE-08")
 @pytest.mark.parametrize("fault", ["stranger", "altered", "slow", "no archive"])
 def test_refused_package_leaves_nothing_and_the_old_one_runs_on(store, signed, tmp_path, fault):
@@ -127,6 +128,7 @@ def memory():
         yield Path(folder)
 
 
+@pytest.mark.fault("T40")
 @pytest.mark.req("R-OPERATE-09")
 def test_kill_at_every_line_leaves_the_old_or_the_new_version_and_nothing_half(signed, scale, memory):
     root, key = signed

@@ -30,7 +30,10 @@ from appliance.fleet.server.tokens import make_token
 
 @click.group(cls=Group)
 def device() -> None:
-    """Boxes: let in, list, replace, disable."""
+    """Boxes: let in, list, say how one should be, replace, disable."""
+
+
+device.add_lazy({"desired": "appliance.fleet.server.cli.desired:desired"})
 
 
 @device.command()

@@ -17,9 +17,14 @@ from appliance.fleet.server.console.audit import AuditPages
 from appliance.fleet.server.console.callers import FleetCallers
 from appliance.fleet.server.console.context import Context
 from appliance.fleet.server.console.device import DevicePages
+from appliance.fleet.server.console.drafts import DraftPages
+from appliance.fleet.server.console.models import ModelPages
 from appliance.fleet.server.console.overview import OverviewPages
+from appliance.fleet.server.console.results import ResultsPages
 from appliance.fleet.server.console.roles import AUDITORS, EVERYBODY, OPERATORS, ROLES
+from appliance.fleet.server.console.rollouts import RollOutPages
 from appliance.fleet.server.console.sign_in import SignInPages
+from appliance.fleet.server.console.sites import SitePages
 from appliance.fleet.server.console.users import UsersPages
 from appliance.fleet.server.console.words import TROUBLES
 from appliance.fleet.server.server_keys import ServerKeys
@@ -39,6 +44,9 @@ _WEB = _HERE.parents[2] / "web"
 
 NAV = (
     NavItem(label=N_("Overview"), path="/", roles=EVERYBODY),
+    NavItem(label=N_("Models"), path="/models", roles=EVERYBODY),
+    NavItem(label=N_("Roll-outs"), path="/rollouts", roles=EVERYBODY),
+    NavItem(label=N_("Results"), path="/results", roles=EVERYBODY),
     NavItem(label=N_("Issues"), path="/issues", roles=EVERYBODY),
     NavItem(label=N_("Audit"), path="/audit", roles=AUDITORS),
     NavItem(label=N_("Users"), path="/users", roles=OPERATORS),
@@ -46,7 +54,14 @@ NAV = (
 
 
 def console_app(
-    engine: Engine, keys: ServerKeys, clock: Clock, names: Sequence[str] = (), *, secure: bool = False
+    engine: Engine,
+    keys: ServerKeys,
+    clock: Clock,
+    names: Sequence[str] = (),
+    *,
+    folder: Path,
+    threshold: int = 1,
+    secure: bool = False,
 ) -> Starlette:
     """The application of the console's pages, to be served by ``WebServer``.
 
@@ -55,6 +70,8 @@ def console_app(
         keys: Sign the jobs that people give.
         clock: The server's.
         names: Names and addresses that the server answers to, besides loopback.
+        folder: The server's, where what boxes brought lies.
+        threshold: How many release keys must sign a change of models.
         secure: Whether it speaks TLS.
 
     Raises:
@@ -73,12 +90,19 @@ def console_app(
         templates=templates,
         pages=Pages(templates, site, NAV, roles=ROLES, troubles=TROUBLES),
         callers=FleetCallers(engine, pool, clock, secure=secure),
+        folder=folder,
+        threshold=threshold,
     )
     hasher = Passwords()
     routes = [
         Guarded("/language", _language, roles=ANYBODY),
         *OverviewPages(context).routes(),
         *DevicePages(context).routes(),
+        *ModelPages(context).routes(),
+        *ResultsPages(context).routes(),
+        *SitePages(context).routes(),
+        *DraftPages(context).routes(),
+        *RollOutPages(context).routes(),
         *AuditPages(context).routes(),
         *UsersPages(context, hasher).routes(),
         *SignInPages(context, hasher).routes(),

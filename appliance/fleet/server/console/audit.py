@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from appliance.fleet.server import tables as t
+from appliance.fleet.server.console import rollout_words
 from appliance.fleet.server.console.callers import caller_of
 from appliance.fleet.server.console.context import Context
 from appliance.fleet.server.console.roles import AUDITORS, OPERATORS
@@ -36,10 +37,21 @@ ACTS: dict[str, str] = {
     "device.replace": N_("replaced a box"),
     "device.disable": N_("disabled a box"),
     "device.enable": N_("enabled a box"),
+    "upload.take": N_("took logs as a file"),
+    "model.init": N_("made the repository of models"),
+    "model.add": N_("let boxes fetch a model"),
+    "model.withdraw": N_("let no box fetch a model any more"),
+    "results.export": N_("took results as a file"),
     "tenant.add": N_("added a tenant"),
     "site.add": N_("added a site"),
     "key.add": N_("added a release key"),
     "key.retire": N_("retired a release key"),
+    "key.publish": N_("published the trusted keys"),
+    "key.rotate": N_("changed the server's key"),
+    "stick.take": N_("took in a file from a box"),
+    "token.make": N_("let a box enrol"),
+    "upload.keep": N_("took in logs of a box"),
+    **rollout_words.ACTS,
 }
 
 

@@ -11,8 +11,10 @@ from sqlalchemy.engine import Row
 
 from appliance.fleet.server import query
 from appliance.fleet.server import tables as t
+from appliance.fleet.server.console.freezes import holds_over
 from appliance.fleet.server.console.people import names_of
 from appliance.fleet.server.registry import Scope
+from appliance.fleet.server.uploads import Upload, list_uploads
 
 #: How far back the figures of packages go.
 RESULTS = timedelta(days=7)
@@ -35,6 +37,8 @@ class Board:
         certificates: The newest first.
         people: What stands on pages for accounts.
         floor: Number of the record up to which nothing is missing here.
+        holds: Those that stand over it.
+        uploads: Logs that it was asked for, by job.
     """
 
     line: query.Line
@@ -49,6 +53,8 @@ class Board:
     certificates: list[Row[Any]]
     people: dict[int, str]
     floor: int
+    holds: list[Row[Any]]
+    uploads: dict[str, Upload]
 
 
 def board_of(connection: Connection, scope: Scope, device: str, *, now: datetime) -> Board:
@@ -87,6 +93,8 @@ def board_of(connection: Connection, scope: Scope, device: str, *, now: datetime
         certificates=list(certificates),
         people=names_of(connection, [one for one in numbers if one is not None]),
         floor=int(floor or 0),
+        holds=holds_over(connection, line.row.tenant, line.row.site, device, now=now),
+        uploads={one.job: one for one in list_uploads(connection, scope, device)},
     )
 
 
@@ -119,5 +127,8 @@ def _results(connection: Connection, device: str, now: datetime) -> list[dict[st
 def _steps(connection: Connection, scope: Scope, device: str) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in reversed(query.timeline(connection, scope, device, kinds=("job",), limit=_STEPS)):
-        found.setdefault(row.body["job"], []).append({**row.body, "rx_at": row.rx_at})
+        steps = found.setdefault(row.body["job"], [])
+        if steps and steps[-1]["state"] == row.body["state"]:
+            steps.pop()  # of a download that tells how far it is, the newest
+        steps.append({**row.body, "rx_at": row.rx_at})
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -35,6 +36,8 @@ class Context:
         templates: For texts that are no page.
         pages: Draws pages in the shell.
         callers: Sessions.
+        folder: The server's, where what boxes brought lies.
+        threshold: How many release keys must sign a change of models.
     """
 
     engine: Engine
@@ -44,6 +47,8 @@ class Context:
     templates: Templates
     pages: Pages
     callers: FleetCallers
+    folder: Path
+    threshold: int
 
     def gettext(self, request: Request) -> Callable[[str], str]:
         """Texts in the reader's language."""

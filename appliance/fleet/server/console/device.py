@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
+from appliance.errors import NotFoundError
 from appliance.fleet.server import query
 from appliance.fleet.server.acts import make_job
 from appliance.fleet.server.console import issue_acts, words
@@ -19,7 +20,9 @@ from appliance.fleet.server.console.callers import FleetCaller, caller_of
 from appliance.fleet.server.console.context import Context
 from appliance.fleet.server.console.roles import EVERYBODY, HANDS
 from appliance.fleet.server.console.sentences import sentence, total
+from appliance.fleet.server.console.sites import DAYS
 from appliance.fleet.server.registry import write_audit
+from appliance.fleet.server.uploads import list_uploads, open_upload
 from appliance.fleet.wire import JobArgs, Op
 from appliance.web.access import Guarded
 from appliance.web.app import Form, read_form
@@ -50,6 +53,7 @@ SERIES: dict[str, tuple[str, ...]] = {
 }
 _LONGEST_WHY = 200
 _MOST_POINTS = 600
+_PIECE = 64 * 1024
 _FIVE_MINUTES = timedelta(minutes=5)
 _SHELF_H = (1, 24, 168)
 
@@ -68,6 +72,7 @@ class DevicePages:
             Guarded("/devices/{device}/points", self.points, roles=EVERYBODY),
             Guarded("/devices/{device}/timeline", self.timeline, roles=EVERYBODY),
             Guarded("/devices/{device}/jobs", self.job, roles=HANDS, methods=["POST"]),
+            Guarded("/devices/{device}/logs/{job}", self.logs, roles=HANDS),
             Guarded("/devices/{device}/issues/{ref}/seen", self.seen, roles=HANDS, methods=["POST"]),
             Guarded("/devices/{device}/issues/{ref}/later", self.later, roles=HANDS, methods=["POST"]),
         ]
@@ -140,6 +145,15 @@ class DevicePages:
         await self._context.write(self._make_job, caller, _device(request), op, args, why)
         return _back(request, "jobs")
 
+    async def logs(self, request: Request) -> Response:
+        """Logs that came for a job, as a file; who took them stands in the audit."""
+        caller, now = caller_of(request), self._context.clock.now()
+        job, device = str(request.path_params["job"]), _device(request)
+        file = await self._context.write(self._open_logs, caller, device, job, now)
+        name = f"logs_{device}_{job}.zip"
+        held = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        return StreamingResponse(_pieces(file), media_type="application/zip", headers=held)
+
     async def seen(self, request: Request) -> Response:
         """Somebody has seen an issue."""
         caller = caller_of(request)
@@ -185,6 +199,13 @@ class DevicePages:
             connection, act="job.why", subject=job.id, actor=who, account=number, tenant_id=tenant, now=now, detail=told
         )
 
+    def _open_logs(self, connection: Connection, caller: FleetCaller, device: str, job: str, now: datetime) -> BinaryIO:
+        number, name = caller.account.number, caller.account.name
+        if all(one.job != job for one in list_uploads(connection, caller.scope, device)):
+            raise NotFoundError(f"there are no logs of job {job!r}")
+        folder = self._context.folder
+        return open_upload(connection, caller.scope, folder, job, now=now, by=number, actor=name)[1]
+
     async def _page(self, request: Request, *, wrong: str = "", status: int = 200) -> Response:
         caller, now = caller_of(request), self._context.clock.now()
         board = await self._context.read(board_of, caller.scope, _device(request), now=now)
@@ -204,14 +225,23 @@ class DevicePages:
             w=words,
             issue_words=ISSUES,
             shelf=_SHELF_H,
+            hold_days=DAYS,
+            wrong_hold=request.query_params.get("wrong") == "hold",
         )
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def with_gaps(rows: Sequence[Any], every: timedelta) -> list[tuple[datetime, Any]]:
     """Moments and bodies of ``points``, an empty one where more than two were missing: no line is drawn there."""
     found: list[tuple[datetime, Any]] = []
     for row in rows:
-        if found and row.at - found[-1][0] > 3 * every:
+        lasts = max(every, timedelta(minutes=row.body.get("minutes", 0)))  # the mean of an hour is an hour
+        if found and row.at - found[-1][0] > 3 * lasts:
             found.append((found[-1][0] + every, {}))
         found.append((row.at, row.body))
     return found

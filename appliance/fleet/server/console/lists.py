@@ -10,17 +10,20 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal, or_, select
 
 from appliance.fleet.server import tables as t
+from appliance.fleet.server.console.freezes import is_held
 from appliance.fleet.server.query import Filter, Line, boxes, how_many, issue_counts, lines_of, versions
-from appliance.fleet.server.registry import DeviceState, Presence, Scope
+from appliance.fleet.server.registry import CertificateState, DeviceState, Presence, Scope
+from appliance.fleet.wire_jobs import JobState
 from appliance.records import Word
 
 PAGE = 50
+_MOST_AT = 200
 _READY = "ready"
 _SILENT = "SOURCE_SILENT"
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -36,8 +39,31 @@ class State(Word):
     DEGRADED = "degraded"
     NOT_ANALYSING = "not_analysing"
     SILENT = "silent"
+    EVALUATION = "evaluation"
+    HELD = "held"
+    ASKED_SITE = "asked_site"
+    OTHER_SETTINGS = "other_settings"
+    CERTIFICATE = "certificate"
+    CLOCK = "clock"
     DISABLED = "disabled"
     REPLACED = "replaced"
+
+
+#: Counted by asking for the list of each.
+_BY_LIST = (
+    State.DEGRADED,
+    State.NOT_ANALYSING,
+    State.SILENT,
+    State.EVALUATION,
+    State.HELD,
+    State.ASKED_SITE,
+    State.OTHER_SETTINGS,
+    State.CERTIFICATE,
+    State.CLOCK,
+)
+#: A certificate that ends within this time has not been renewed when it should have been.
+_ENDS_SOON = timedelta(days=30)
+_CLOCK_OFF_MS = 5000
 
 
 class Order(Word):
@@ -59,6 +85,7 @@ class Asked:
         tenant: The beginning of a tenant's id or name; it and all below it.
         site: The beginning of a site's id or name.
         version: Of the box's software.
+        make: Of a source.
         package: A model that serves, as ``name`` or ``name version``.
         code: Of an issue that stands.
     """
@@ -68,6 +95,7 @@ class Asked:
     site: str = ""
     state: State | None = None
     version: str = ""
+    make: str = ""
     package: str = ""
     code: str = ""
 
@@ -105,19 +133,36 @@ def page_of_boxes(
     return Shown(lines_of(connection, shown, now), _after(shown[-1]) if len(rows) > limit else "")
 
 
+def boxes_at(connection: Connection, scope: Scope, site: str, *, now: datetime) -> tuple[Line, ...]:
+    """Those of one site that are in it still, by number; at most ``_MOST_AT``."""
+    wanted = Filter(site=site, state=DeviceState.ENROLLED)
+    asked = boxes(scope, wanted, now).order_by(t.device.c.number).limit(_MOST_AT)
+    return lines_of(connection, connection.execute(asked).all(), now)
+
+
 def counts(connection: Connection, scope: Scope, *, now: datetime) -> dict[State, int]:
     """How many boxes are what, of all that somebody may see."""
     found = {State(str(word)): n for word, n in how_many(connection, scope, Filter(), now=now).items()}
-    for state in (State.DEGRADED, State.NOT_ANALYSING, State.SILENT):
+    for state in _BY_LIST:
         wanted = _wanted(scope, Asked(state=state), now).with_only_columns(t.device.c.id).subquery()
         found[state] = int(connection.execute(select(func.count()).select_from(wanted)).scalar_one())
     return found
 
 
 def choices(connection: Connection, scope: Scope) -> Mapping[str, list[str]]:
-    """What can be chosen of issues and models, by what there is."""
-    packages = sorted({f"{row.package} {row.version}" for row in versions(connection, scope)})
-    return {"code": sorted({row.code for row in issue_counts(connection, scope)}), "package": packages}
+    """What can be chosen, by what there is: issues, models, makes of sources, and versions of the boxes' software."""
+    mine = select(t.device.c.id).where(scope.holds(t.device.c.tenant), t.device.c.state == str(DeviceState.ENROLLED))
+
+    def of(column: ColumnElement[str], device: ColumnElement[str]) -> list[str]:
+        asked = select(column).distinct().where(device.in_(mine), column != "").order_by(column)
+        return list(connection.scalars(asked.limit(_MOST_AT)))
+
+    return {
+        "code": sorted({row.code for row in issue_counts(connection, scope)}),
+        "package": sorted({f"{row.package} {row.version}" for row in versions(connection, scope)}),
+        "make": of(t.equipment.c.make, t.equipment.c.device),
+        "version": of(t.status.c.agent, t.status.c.device),
+    }
 
 
 def _wanted(scope: Scope, asked: Asked, now: datetime) -> Select[Any]:
@@ -128,6 +173,7 @@ def _wanted(scope: Scope, asked: Asked, now: datetime) -> Select[Any]:
         state=registry.get(asked.state, DeviceState.ENROLLED) if asked.state else DeviceState.ENROLLED,
         presence=presence,
         agent=asked.version.strip() or None,
+        make=asked.make or None,
         code=asked.code or None,
         package=package or None,
         version=version.strip() or None,
@@ -142,6 +188,21 @@ def _wanted(scope: Scope, asked: Asked, now: datetime) -> Select[Any]:
         found = found.where(stands.where(c.code == _SILENT))
     elif asked.state is State.NOT_ANALYSING:
         found = found.where(t.health_now.c.ai != _READY)
+    elif asked.state is State.EVALUATION:
+        found = found.where(t.health_now.c.mode == "evaluation")
+    elif asked.state is State.HELD:
+        found = found.where(is_held(now))
+    elif asked.state is State.ASKED_SITE:
+        waits = select(t.job.c.device).where(t.job.c.state == str(JobState.WAIT_APPROVAL))
+        found = found.where(t.device.c.id.in_(waits))
+    elif asked.state is State.OTHER_SETTINGS:
+        found = found.where(t.device.c.id.in_(select(t.twin.c.device).where(t.twin.c.applied_dv != t.twin.c.dv)))
+    elif asked.state is State.CERTIFICATE:
+        p = t.certificate.c
+        ends = select(p.device).where(p.state == str(CertificateState.CURRENT), p.not_after < now + _ENDS_SOON)
+        found = found.where(t.device.c.id.in_(ends))
+    elif asked.state is State.CLOCK:
+        found = found.where(func.abs(t.health_now.c.skew_ms) > _CLOCK_OFF_MS)
     if site := asked.site.strip():
         found = found.where(or_(t.site.c.id.startswith(site, autoescape=True), _begins(t.site.c.name, site)))
     if tenant := asked.tenant.strip():

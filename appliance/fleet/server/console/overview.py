@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
@@ -14,14 +15,17 @@ from appliance.fleet.server import query
 from appliance.fleet.server.console import lists, words
 from appliance.fleet.server.console.callers import caller_of
 from appliance.fleet.server.console.context import Context
+from appliance.fleet.server.console.freezes import held_of
+from appliance.fleet.server.console.keeping import kept
 from appliance.fleet.server.console.lists import Asked, Order, State
 from appliance.fleet.server.console.people import names_of
 from appliance.fleet.server.console.roles import EVERYBODY
 from appliance.fleet.server.registry import Scope
+from appliance.fleet.server.repository import TUF, Repository
 from appliance.web.access import Guarded
 from appliance.web.issue_words import ISSUES
 
-_TEXTS = ("text", "tenant", "site", "version", "package", "code")
+_TEXTS = ("text", "tenant", "site", "version", "make", "package", "code")
 _LONGEST = 80
 
 
@@ -46,18 +50,22 @@ class OverviewPages:
         asked, order = _asked(request), _order(request)
         after = request.query_params.get("after", "")
         shown = await self._context.read(lists.page_of_boxes, scope, asked, order, now=now, after=after)
-        given = _shown(asked, order, shown, after) | {"now": now, "after": after}
+        held = await self._context.read(held_of, [line.row.id for line in shown.lines], now=now)
+        given = _shown(asked, order, shown, after) | {"now": now, "after": after, "held": held}
         if "hx-request" in request.headers:
             return self._context.pages.page(request, "boxes.html", **given)
         counts = await self._context.read(lists.counts, scope, now=now)
         choices = await self._context.read(lists.choices, scope)
-        return self._context.pages.page(request, "overview.html", counts=counts, choices=choices, **given)
+        repository = Repository(self._context.folder / TUF)
+        keeping = await self._context.read(kept, repository, scope, now=now)
+        more: dict[str, Any] = {"kept": keeping, "counts": counts, "noted": _noted(counts), "choices": choices}
+        return self._context.pages.page(request, "overview.html", **more, **given)
 
     async def counts(self, request: Request) -> Response:
         """How many boxes are what; the page asks again and again."""
         counts = await self._context.read(lists.counts, caller_of(request).scope, now=self._context.clock.now())
         return self._context.pages.page(
-            request, "counts.html", counts=counts, counted=words.COUNTED, states=words.STATES
+            request, "counts.html", counts=counts, counted=words.COUNTED, noted=_noted(counts), states=words.STATES
         )
 
     async def issues(self, request: Request) -> Response:
@@ -76,6 +84,10 @@ class OverviewPages:
             severities=words.SEVERITIES,
             box_states=words.BOX_STATES,
         )
+
+
+def _noted(counts: Mapping[State, int]) -> dict[State, str]:
+    return {state: meaning for state, meaning in words.NOTED.items() if counts[state]}
 
 
 def _issues(connection: Connection, scope: Scope, code: str, after: tuple[datetime, str, str] | None) -> dict[str, Any]:

@@ -93,6 +93,8 @@ def _job(d: Body, _: Callable[[str], str]) -> str:
     word = str(words.JOB_STATES.get(d["state"], d["state"]))
     state = _(word)
     said = _told(N_("Job {ctr}: {state}"), _, ctr=d["ctr"], state=state)
+    if d.get("percent") is not None:
+        said += f" {d['percent']:.0f} %"
     return f"{said} ({d['code']})" if d.get("code") else said
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from appliance.fleet.server.console.figures import Period
 from appliance.fleet.server.console.lists import Order, State
 from appliance.fleet.wire import Op
 from appliance.fleet.wire_jobs import JobState
+from appliance.records import Reason
 from appliance.web.i18n import N_
 
 STATES: dict[State, str] = {
@@ -15,6 +17,12 @@ STATES: dict[State, str] = {
     State.DEGRADED: N_("With open issues"),
     State.NOT_ANALYSING: N_("Not analysing"),
     State.SILENT: N_("A source is silent"),
+    State.EVALUATION: N_("In evaluation mode"),
+    State.HELD: N_("On hold"),
+    State.ASKED_SITE: N_("Waits for the hospital's administrator"),
+    State.OTHER_SETTINGS: N_("Not with the wanted settings"),
+    State.CERTIFICATE: N_("Certificate ends soon"),
+    State.CLOCK: N_("Clock is off"),
     State.DISABLED: N_("Disabled"),
     State.REPLACED: N_("Replaced"),
 }
@@ -27,6 +35,15 @@ COUNTED: dict[State, str] = {
     State.DEGRADED: N_("At least one issue stands."),
     State.NOT_ANALYSING: N_("The AI does not look at studies."),
     State.SILENT: N_("A source sends nothing at its usual hours."),
+}
+#: What the overview says beside, where there is any.
+NOTED: dict[State, str] = {
+    State.EVALUATION: N_("Evaluation, not for patient care"),
+    State.HELD: N_("A clinical freeze: nothing new is installed there."),
+    State.ASKED_SITE: N_("A change of models waits for a yes or no, which is given at the box."),
+    State.OTHER_SETTINGS: N_("The settings that hold there are not those wanted from here."),
+    State.CERTIFICATE: N_("Within 30 days; boxes renew it before that by themselves."),
+    State.CLOCK: N_("By more than 5 seconds."),
 }
 ORDERS: dict[Order, str] = {
     Order.NUMBER: N_("No."),
@@ -69,6 +86,7 @@ OPS: dict[str, str] = {
 ACTS: dict[Op, str] = {
     Op.PING: N_("The box answers. Nothing changes."),
     Op.SELF_TEST: N_("The box runs its models on known images and says how long it took."),
+    Op.COLLECT_LOGS: N_("The box sends levels, places and fixed texts of its logs, and nothing of a patient."),
     Op.RESEND: N_("The box sends its records again from a number on."),
     Op.RESTART: N_("The box's software starts anew. It takes no images for some seconds; scanners send again."),
     Op.DRAIN: N_("The box finishes what it has begun."),
@@ -101,6 +119,29 @@ PACKAGE_STATES: dict[str, str] = {
     "rolled_back": N_("rolled back"),
 }
 PACKAGE_ROLES: dict[str, str] = {"live": N_("Live"), "silent": N_("Silent"), "shadow": N_("Shadow")}
+PERIODS: dict[Period, str] = {
+    Period.WEEK: N_("7 days"),
+    Period.MONTH: N_("28 days"),
+    Period.QUARTER: N_("90 days"),
+}
+#: Why analyses were not done, in few words.
+REASONS: dict[str, str] = {
+    str(Reason.OUT_OF_ENVELOPE): N_("outside what it can check"),
+    str(Reason.QUALITY): N_("image quality"),
+    str(Reason.CANNOT_DECODE): N_("format cannot be opened"),
+    str(Reason.INCOMPLETE): N_("images missing"),
+    str(Reason.UNRELIABLE_OUTPUT): N_("no reliable answer"),
+    str(Reason.FAILED): N_("stopped while working"),
+    str(Reason.TIMED_OUT): N_("took too long"),
+    str(Reason.AI_UNAVAILABLE): N_("AI was not working"),
+    str(Reason.WITHDRAWN): N_("out of service"),
+}
+#: What a package says of itself.
+STATUSES: dict[str, str] = {
+    "demonstrator": N_("Demonstration"),
+    "research": N_("Research"),
+    "cleared": N_("Cleared"),
+}
 CERTIFICATES: dict[str, str] = {
     "trial": N_("Issued, not seen yet"),
     "current": N_("Current"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
@@ -144,7 +145,7 @@ def test_a_box_that_is_in_no_fleet_asks_nobody(tmp_path, server):
 # Killed --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_renewal_killed_at_any_line_leaves_an_identity_that_works(box, authority):
+def test_a_renewal_killed_at_any_line_leaves_an_identity_that_works(box, authority, scale):
     """The new pair, its taking into use, its proof: after kill -9 before each line the box has a key and its chain."""
     old = certificate(box)
     new = DeviceKey.generate()
@@ -154,11 +155,11 @@ def test_a_renewal_killed_at_any_line_leaves_an_identity_that_works(box, authori
         Identity.load(box.folder).renew(new, chain)
         Identity.load(box.folder).prove()
 
-    assert ended_well(box.folder, deed, [old.public_key(), public_of(chain)]) > 100
+    assert ended_well(box.folder, deed, [old.public_key(), public_of(chain)], scale) > 100
     assert Identity.load(box.folder).key.fits(public_of(chain))
 
 
-def test_going_back_to_the_old_pair_killed_at_any_line_leaves_one_that_works(box, authority):
+def test_going_back_to_the_old_pair_killed_at_any_line_leaves_one_that_works(box, authority, scale):
     old, new = certificate(box), DeviceKey.generate()
     chain = authority.certify(new.csr(DEVICE))
 
@@ -167,12 +168,12 @@ def test_going_back_to_the_old_pair_killed_at_any_line_leaves_one_that_works(box
         Identity.load(box.folder).fall_back()
         Identity.load(box.folder)
 
-    assert ended_well(box.folder, deed, [old.public_key(), public_of(chain)]) > 100
+    assert ended_well(box.folder, deed, [old.public_key(), public_of(chain)], scale) > 100
     assert Identity.load(box.folder).key.fits(old.public_key())
 
 
-def ended_well(folder, deed, publics):
-    """Kill ``deed``, begun anew each time, before every third line; returns how many lines it has."""
+def ended_well(folder, deed, publics, scale):
+    """Kill ``deed``, begun anew each time, before every third line or some; returns how many lines it has."""
     before = folder.with_name("before")
     shutil.copytree(folder, before)
     line = 1
@@ -184,11 +185,11 @@ def ended_well(folder, deed, publics):
         assert Identity.load(folder).key.fits(publics[0]) or not found.is_on_trial, line
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
-        line += 3
+        line += 3 if scale == 1 else 7
     return line
 
 
-def test_an_enrolment_killed_at_any_line_is_whole_or_none(tmp_path, authority, server_key):
+def test_an_enrolment_killed_at_any_line_is_whole_or_none(tmp_path, authority, server_key, scale):
     key = DeviceKey.generate()
     chain = authority.certify(key.csr(DEVICE))
     folder = tmp_path / "fleet"
@@ -200,7 +201,7 @@ def test_an_enrolment_killed_at_any_line_is_whole_or_none(tmp_path, authority, s
     while in_child(functools.partial(killed_at, line, WATCHED, deed)):
         if (folder / "identity.json").exists():
             assert Identity.load(folder).key.fits(public_of(chain)), line
-        line += 5
+        line += 5 if scale == 1 else 9
     assert line > 50
 
 
@@ -249,3 +250,33 @@ def test_a_chain_for_another_key_is_taken_by_nobody(box, server, authority, monk
         enrolment.renew(box)
     assert not (box.folder / "next").exists()
     assert signing.load_public(box.trust.online[0])
+
+
+@pytest.mark.fault("T35")
+@pytest.mark.req("R-FLEET-22")
+@pytest.mark.parametrize("to", ["1970-01-02", "2038-01-19"])
+def test_a_clock_that_jumps_to_another_age_and_back_costs_the_box_no_certificate(box, server, to):
+    """In 2038 every certificate is long over: it asks, and goes on with what it has. In 1970 nothing is due."""
+    begin = certificate(box).not_valid_before_utc
+    clock = FakeClock(begin + dt.timedelta(days=1))
+    one = stage(box, clock)
+    one.step()
+    before = {path.name: path.read_bytes() for path in box.folder.iterdir() if path.is_file()}
+    away = (dt.datetime.fromisoformat(f"{to}T00:00+00:00") - clock.now()).total_seconds()
+    server.failing = True  # a server that knows the time gives none for that age
+    clock.jump(away)
+    tries = server.renewals
+    for _ in range(24 * 60):
+        clock.advance(60)
+        with contextlib.suppress(TransientError):
+            one.step()
+    asked = (server.renewals - tries) / 3
+    assert (0 < asked <= 12) if to.startswith("2038") else asked == 0
+    clock.jump(-away)
+    server.failing = False
+    for _ in range(24 * 60):
+        clock.advance(60)
+        one.step()
+    assert {path.name: path.read_bytes() for path in box.folder.iterdir() if path.is_file()} == before
+    found = Identity.load(box.folder)
+    assert not found.is_on_trial

@@ -35,7 +35,7 @@ STAYS = {
     *(Kind.SHADOW_AGREEMENT, Kind.SIGNED_IN, Kind.SIGN_IN_FAILED, Kind.SIGNED_OUT, Kind.ACCESS_DENIED, Kind.ACCESSED),
     *(Kind.ACCOUNT_CHANGED, Kind.SCREEN_CHANGED, Kind.TOKEN_CHANGED, Kind.SETTINGS_CHANGED, Kind.RESTART_ASKED),
     *(Kind.SETUP_STEP_DONE, Kind.SETUP_CODE_MADE, Kind.WORKER_STARTED, Kind.WORKER_ENDED, Kind.ENGINE_BUILD_ASKED),
-    *(Kind.ENGINE_CANCEL_ASKED, Kind.FLEET_TWIN, Kind.FLEET_LINK),
+    *(Kind.ENGINE_CANCEL_ASKED, Kind.FLEET_TWIN, Kind.FLEET_LINK, Kind.FLEET_TRUST),
 }
 
 #: A row of each kind that leaves, with a mark wherever its body has room for words.

@@ -158,7 +158,7 @@ def test_counter_outlives_a_database_that_lost_its_marks(box):
     [
         ({"op": Op.AGENT_UPDATE}, "NOT_PERMITTED"),
         ({"op": Op.OS_UPDATE}, "NOT_PERMITTED"),
-        ({"op": Op.ROOT_UPDATE}, "NOT_PERMITTED"),
+        ({"op": Op.ROOT_UPDATE, "sign": ("online",)}, "SIGNATURES"),
         ({"op": Op.MODEL_WITHDRAW, "package": "p", "version": "1", "sign": ("online",)}, "SIGNATURES"),
         ({"op": Op.RESTART, "exp": 1}, "EXPIRED"),
         ({"op": Op.RESTART, "nbf": 4_000_000_000_000}, "NOT_YET"),
@@ -236,6 +236,21 @@ def test_clock_that_is_set_back_lets_no_old_counter_in(box, clock):
 def test_flood_of_signed_jobs_is_bounded(box):
     rows = [box.give(Op.DRAIN) for _ in range(52)]
     assert [row.code for row in rows[-3:]] == ["", "TOO_MANY", "TOO_MANY"]
+    assert box.give(Op.MODEL_WITHDRAW, package="toy", version="1.0.0").code == "", "it would keep in what does harm"
+    assert box.give(Op.ROOT_UPDATE).code == "", "by which a key that floods is taken away"
+    assert box.give().code == "TOO_MANY"
+
+
+@pytest.mark.req("R-FLEET-41")
+def test_one_job_of_the_highest_number_does_not_keep_all_later_ones_out(box):
+    box.give()
+    with pytest.raises(WireError):
+        box.give(ctr=2**53)
+    assert box.give().code == ""
+    with pytest.raises(WireError):
+        box.inbox.take_twin(box.twin(2**53))
+    box.inbox.take_twin(box.twin(1))
+    assert box.inbox.dv == 1
 
 
 @pytest.mark.req("R-FLEET-40")

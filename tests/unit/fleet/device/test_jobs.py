@@ -576,6 +576,16 @@ def test_held_box_installs_nothing_and_goes_on_when_it_is_let_go(box):
 
 
 @pytest.mark.req("R-FLEET-45")
+def test_an_installation_that_waited_for_a_hold_to_its_end_says_that_it_was_held(box):
+    box.inbox.take_twin(box.twin(1, held=True, window=ALWAYS))
+    job, other = box.install_job(), box.give(Op.RESTART)
+    box.clock.advance(31 * 86_400)
+    box.run()
+    assert box.state(job) == ("REJECTED", "HELD")
+    assert box.state(other) == ("TIMED_OUT", "EXPIRED"), "a hold is of installations alone"
+
+
+@pytest.mark.req("R-FLEET-45")
 def test_hold_that_comes_late_stops_the_change_of_versions(box):
     box.inbox.take_twin(box.twin(1, held=True, window=ALWAYS))
     put(box.store, "2.0.0")

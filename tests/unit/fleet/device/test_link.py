@@ -10,7 +10,7 @@ from fleet_link_kit import DEVICE, ack_bytes, ack_event, batch_of, enrol
 
 from appliance.fleet.device.identity import Broker
 from appliance.fleet.device.pace import Backoff, Held
-from appliance.fleet.device.transport import Arrived, Deaf, Disconnected, Published
+from appliance.fleet.device.transport import Arrived, Deaf, Disconnected, LeftOut, Published
 from appliance.fleet.keys import DeviceKey, holds, public_of
 from appliance.fleet.wire import Down, Get, Reported, Status, Up
 from appliance.fleet.wire_records import Health
@@ -43,6 +43,44 @@ def test_a_connection_begins_with_a_birth_and_the_question_what_is_new(box):
     assert (asked.dv, asked.ctr, asked.seq, asked.last_seq) == (4, 9, 0, box.store.journal.last_seq())
     assert [said.retain for said in line.said[1:]] == [False] * (len(line.said) - 1)
     assert line.listen == tuple(f"scanside/v1/tenant-0001/{DEVICE}/{name}" for name in ("dn/+", "up/status"))
+
+
+@pytest.mark.req("R-FLEET-87")
+def test_what_moves_counters_and_gates_of_the_server_is_signed_by_the_device(box):
+    box.tell(1)
+    box.inbox.report = Reported(rv=1, applied_dv=1)
+    line = box.connect()
+    box.flush()
+    public = public_of(box.identity.certificate_path.read_bytes())
+    for name in (Up.GET, Up.TWIN, Up.REC):
+        (said,) = line.of(name)
+        assert holds(public, said.topic, said.payload, said.properties["sig"]), name
+
+
+@pytest.mark.req("R-FLEET-87")
+def test_what_the_box_has_is_said_again_each_hour_so_that_a_server_that_could_not_read_it_hears_it(box):
+    line = box.connect()
+    box.inbox.ctr = 9
+    for _ in range(8):
+        line.answer()
+        box.step(600)
+    assert [Get.unpack(said.payload).ctr for said in line.of(Up.GET)] == [0, 9]
+
+
+@pytest.mark.req("R-FLEET-44")
+def test_where_something_that_came_was_lost_here_the_box_says_soon_what_it_has_and_not_again_and_again(box):
+    """A withdrawal may have been among it: the promise is five minutes, not an hour."""
+    line = box.connect()
+    line.answer()
+    for _ in range(10):
+        line.events.put(LeftOut())
+    box.step(1)
+    assert len(line.of(Up.GET)) == 1
+    box.step(60)
+    assert len(line.of(Up.GET)) == 2
+    line.answer()
+    box.step(120)
+    assert len(line.of(Up.GET)) == 2
 
 
 @pytest.mark.req("R-FLEET-01")
@@ -595,6 +633,20 @@ def test_how_the_box_fares_is_said_at_once_and_then_as_often_as_desired(box):
     assert 10 <= len(line.of(Up.HEALTH)) <= 13
     said = line.of(Up.HEALTH)[-1]
     assert (Health.model_validate_json(said.payload).sess, said.expiry_s) == (1, 120)
+
+
+def test_a_shorter_interval_of_health_holds_from_the_moment_that_it_comes(box):
+    box.inbox.document = box.inbox.document.model_copy(update={"health_every_s": 3600})
+    line = box.connect()
+    for _ in range(100):
+        line.answer()
+        box.step(1)
+    assert len(line.of(Up.HEALTH)) == 1
+    # The server counts from here: a box that kept to its old hour would be called stale.
+    box.inbox.document = box.inbox.document.model_copy(update={"health_every_s": 30})
+    box.step(1)
+    line.answer()
+    assert len(line.of(Up.HEALTH)) == 2
 
 
 def test_what_the_box_made_of_the_desired_document_is_said_on_every_connection_and_change(box):

@@ -11,6 +11,7 @@ from fleet_link_kit import enrol
 from appliance.box_acts import BoxActs
 from appliance.daemon import Daemon
 from appliance.fleet.device.parts import FleetParts, fleet_parts
+from appliance.records import Severity
 
 
 def settings(state, **fleet):
@@ -40,6 +41,7 @@ def test_a_damaged_identity_is_another_issue_and_both_end_when_it_is_whole(
     assert fleet_parts(config, store, clock, acts, rung.append) == FleetParts()
     assert codes(store) == {"FLEET_IDENTITY_BROKEN"}
     (folder / "trust.json").write_bytes(whole)
+    store.issues.raise_("FLEET_ROW_UNFIT", "package.live", Severity.WARNING)  # met by software before this start
     before = list(logging.getLogger("appliance").handlers)
     parts = fleet_parts(config, store, clock, acts, rung.append)
     assert codes(store) == set()

@@ -314,7 +314,7 @@ def test_a_kill_at_any_point_neither_loses_an_hour_nor_tells_it_twice(store, clo
 WHICH = Which("p", "1", "live")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings.default.max_examples, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -15,7 +15,19 @@ from appliance.errors import ConfigError
 from appliance.fleet.device.contents import Contents
 from appliance.fleet.device.stick import Exporter, bring
 from appliance.fleet.keys import DeviceKey, holds, public_of
-from appliance.fleet.wire import Batch, Get, Op, Reported, Status, Up, WireError, inflate, parse_topic, strict_json
+from appliance.fleet.wire import (
+    SIGNED,
+    Batch,
+    Get,
+    Op,
+    Reported,
+    Status,
+    Up,
+    WireError,
+    inflate,
+    parse_topic,
+    strict_json,
+)
 from appliance.fleet.wire_records import Health
 from appliance.fleet.wire_stick import Export, bundle, claimed_sender, seal, split, unseal
 from appliance.store.facts.fleet import FleetTold
@@ -76,9 +88,11 @@ def test_file_holds_what_the_link_would_say_each_part_signed_as_there(box, expor
     assert told.records == len(seqs(read)) >= 253
     assert (read.clk, read.nonce) == ("rtc", box.inbox.nonce())
     public = public_of(box.inbox.identity.certificate_path.read_bytes())
-    batches = [letter for letter in read.letters if "sig" in letter.properties]
+    batches = [letter for letter in read.letters if letter.topic.endswith(Up.REC)]
     assert len(batches) == told.batches >= 3
-    assert all(holds(public, one.topic, one.data, one.properties["sig"]) for one in batches)
+    signed = [one for one in read.letters if one.topic.endswith(tuple(SIGNED))]
+    assert len(signed) == len(batches) + 2
+    assert all(holds(public, one.topic, one.data, one.properties["sig"]) for one in signed)
     states = [r.d for one in payloads(read, Up.REC) for r in Batch.unpack(one).recs if r.d.k == "job"]
     assert [(one.job, one.state) for one in states] == [(job.id, "ACCEPTED"), (job.id, "SUCCEEDED")]
     assert Health.model_validate(strict_json(payloads(read, Up.HEALTH)[0])).mode == "evaluation"
@@ -102,6 +116,15 @@ def test_next_file_goes_on_where_the_last_one_ended_and_a_lost_one_is_written_ag
 
 
 @pytest.mark.req("R-FLEET-49")
+def test_file_for_the_next_fleet_holds_what_the_last_one_was_told(box, export):
+    tell(box, 3)
+    first, _ = export()
+    assert export()[0].records == 0
+    box.store.fleet.leave()
+    again, _ = export()
+    assert again.records == first.records > 0, "else nobody would ever acknowledge these rows"
+
+
 def test_server_s_word_for_it_moves_the_cursor_as_over_the_network(box, export):
     tell(box, 130)
     _, read = export()

@@ -9,8 +9,16 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.client import MQTTMessage
 
-from appliance.fleet.device.transport import Disconnected, PahoTransport, ProxyError, through_proxy
+from appliance.fleet.device.transport import (
+    Arrived,
+    Disconnected,
+    LeftOut,
+    PahoTransport,
+    ProxyError,
+    through_proxy,
+)
 
 
 def answered(answer, host="broker.example", port=8883, credentials=None):
@@ -90,6 +98,19 @@ def test_a_broker_that_announces_a_huge_packet_is_left(identity, monkeypatch):
     thread.join(20)
     listener.close()
     assert not transport._client._in_packet["packet"]
+
+
+def test_of_a_flood_that_nobody_looks_at_so_much_is_kept_and_the_rest_is_said_to_be_gone(identity):
+    transport = PahoTransport(identity, identity.enrolment.brokers[0], lambda: None)
+
+    def flood(n):
+        for _ in range(n):
+            transport._on_message(None, None, MQTTMessage(topic=b"a/b"))
+        return [transport.events.get() for _ in range(transport.events.qsize())]
+
+    assert flood(64) == [Arrived("a/b", b"")] * 64
+    assert flood(500) == [*[Arrived("a/b", b"")] * 64, LeftOut()]
+    assert flood(500) == [*[Arrived("a/b", b"")] * 64, LeftOut()]
 
 
 def test_a_name_that_nobody_knows_ends_the_connection_and_tells_so(identity):

@@ -205,6 +205,15 @@ WISHES = st.builds(
 )
 
 
+@pytest.mark.req("R-FLEET-48")
+def test_document_of_a_fleet_that_the_box_left_holds_no_more_and_the_next_one_counts_from_one(box):
+    assert give(box, 9, held=True).applied_dv == 9
+    box.store.fleet.pass_over(0, 1)
+    box.store.fleet.leave()
+    assert (box.inbox.dv, box.inbox.desired(), box.inbox.reported()) == (0, Desired(), None)
+    assert give(box, 1, health_every_s=30).applied_dv == 1
+
+
 @pytest.fixture(scope="module")
 def shared_box(tmp_path_factory):
     made = JobBox(tmp_path_factory.mktemp("box"))

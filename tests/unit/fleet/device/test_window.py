@@ -177,7 +177,7 @@ def known(tmp_path_factory, authority, server_key):
 
 @pytest.mark.req("R-FLEET-03")
 @given(deeds=_DEEDS)
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 3)
 def test_the_server_has_every_row_once_and_the_cursor_never_passes_one_that_it_lacks(known, server_key, deeds):
     shared = Path("/dev/shm")  # what a test loses needs no disk
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:

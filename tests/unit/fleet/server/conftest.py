@@ -11,6 +11,14 @@ from sqlalchemy.engine import make_url
 from appliance.fleet.server import db
 
 
+def pytest_collection_modifyitems(items):
+    """``POSTGRES_IS_LONG`` in a module: both databases in a long run alone, as nothing there is of one of the two."""
+    for item in items:
+        called = getattr(item, "callspec", None)
+        if called and called.params.get("engine") == "postgresql" and getattr(item.module, "POSTGRES_IS_LONG", False):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory):
     path = tmp_path_factory.mktemp("fleet") / "template.db"
@@ -29,6 +37,12 @@ def postgres_template(fleet_postgres):
     return make_url(url).database
 
 
+@pytest.fixture
+def postgres_url(fleet_postgres, postgres_template):
+    with fleet_postgres.lent(postgres_template) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request, tmp_path):
     if request.param == "sqlite":
@@ -36,7 +50,7 @@ def engine(request, tmp_path):
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         url = f"sqlite:///{path}"
     else:
-        url = request.getfixturevalue("fleet_postgres").fresh(request.getfixturevalue("postgres_template"))
+        url = request.getfixturevalue("postgres_url")
     made = db.open_engine(url)
     yield made
     made.dispose()

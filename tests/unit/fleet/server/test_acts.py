@@ -13,14 +13,25 @@ from sqlalchemy import select, update
 from appliance.errors import ConflictError, NotFoundError
 from appliance.fleet.server import registry
 from appliance.fleet.server import tables as t
-from appliance.fleet.server.acts import approve_job, cancel_job, expire_jobs, make_job, set_desired, waiting_jobs
+from appliance.fleet.server.acts import (
+    approve_job,
+    cancel_job,
+    expire_jobs,
+    lift_counters,
+    make_job,
+    set_desired,
+    waiting_jobs,
+)
 from appliance.fleet.server.db import read, write
 from appliance.fleet.server.ingest import Asked, Ingest
+from appliance.fleet.server.key_rotation import changed_at
+from appliance.fleet.server.many import boxes_for
 from appliance.fleet.server.post import Post
 from appliance.fleet.server.server_keys import ServerKeys, add_key, keys_of, retire_key, trust
 from appliance.fleet.wire import JOB_TYPE, TWIN_TYPE, Address, Desired, Down, Get, Job, JobArgs, Op, Twin
+from appliance.fleet.wire_grant import GRANT_TYPE, Grant, why_not_granted
 from engines.errors import SignatureError
-from engines.signing import generate, verify
+from engines.signing import generate, sign, verify
 
 pytestmark = pytest.mark.req("R-FLEET-23")
 
@@ -115,6 +126,44 @@ def test_a_job_goes_out_once_to_a_box_that_is_there(there):
     assert there.due() == []
     assert (job.aud, job.op, job.nonce) == (there.box.device, Op.RESTART, "")
     assert job.nbf < int(NOW.timestamp() * 1000) < job.exp
+
+
+@pytest.mark.req("R-TUF-03")
+def test_a_change_of_keys_is_asked_of_each_box_that_lacks_it_and_of_none_twice(there):
+    late, later = NOW + MINUTE, NOW + 2 * MINUTE
+
+    def asked(op=Op.ROOT_UPDATE, now=later):
+        with read(there.engine) as connection:
+            return boxes_for(connection, op, EVERYTHING, now)
+
+    with read(there.engine) as connection:
+        assert changed_at(connection) == NOW
+    assert asked() == [], "it enrolled with these keys"
+    there.make(Op.ROOT_UPDATE)
+    with write(there.engine) as connection:
+        add_key(connection, generate("second").public, "release", "second", now=late)
+    assert asked() == [there.box.device], "what it was asked before brings the keys of before"
+    job = there.make(Op.ROOT_UPDATE, now=later)
+    assert asked() == []
+    assert asked(now=later + 8 * DAY) == [there.box.device], "it was away until the job had expired"
+    with write(there.engine) as connection:
+        connection.execute(update(t.job).where(t.job.c.id == job.id).values(state="REJECTED"))
+    assert asked() == [there.box.device]
+    with write(there.engine) as connection:
+        connection.execute(update(t.job).where(t.job.c.id == job.id).values(state="SUCCEEDED"))
+    assert (asked(), asked(Op.PING)) == ([], [there.box.device])
+
+
+def test_what_was_made_before_the_server_s_key_changed_is_read_by_boxes_that_know_the_new_one_alone(there, tmp_path):
+    job = there.make()
+    with write(there.engine) as connection:
+        set_desired(connection, there.keys, EVERYTHING, there.box.device, Desired(health_every_s=30), now=NOW)
+    old, there.keys = there.keys, ServerKeys.open(tmp_path / "next")
+    found = there.answer(post=Post(there.keys))
+    assert [type(one) for one in found] == [Job, Twin]
+    assert found[0] == job
+    there.keys = old
+    assert len(there.answer(post=Post(ServerKeys.open(tmp_path / "next")))) == 2, "nor is one that knows the old alone"
 
 
 def test_a_box_that_is_away_is_written_to_when_it_comes_back(office):
@@ -222,6 +271,16 @@ def test_between_two_approvals_another_job_may_go_and_then_the_first_approver_si
     assert [(one.id, one.ctr) for one in there.due()] == [(job.id, ping.ctr + 1)]
 
 
+@pytest.mark.req("R-FLEET-23")
+def test_jobs_that_wait_for_a_signature_keep_no_other_from_going(there, monkeypatch):
+    monkeypatch.setattr("appliance.fleet.server.post._MOST_AT_ONCE", 1)
+    there.post = Post(there.keys, threshold=2)
+    there.approve(there.make(Op.MODEL_INSTALL, MODEL).id, threshold=2)  # one of two
+    ping, restart = there.make(), there.make(Op.RESTART)
+    assert [one.id for one in there.due()] == [ping.id]
+    assert [one.id for one in there.due()] == [restart.id]
+
+
 def test_only_what_has_not_gone_can_be_taken_back(there):
     kept, gone = there.make(Op.MODEL_INSTALL, MODEL), there.make()
     there.due()
@@ -288,6 +347,83 @@ def test_after_a_restore_what_was_made_too_low_gets_a_counter_above_the_box(offi
         assert [row.id for row in waiting_jobs(connection, EVERYTHING, NOW)] == [model.id]  # signed for another counter
     office.approve(model.id)
     assert [one.ctr for one in office.answer(ctr=11)] == [12]
+
+
+@pytest.mark.req("R-FLEET-26")
+def test_a_server_that_was_restored_writes_to_nobody_before_it_has_heard_what_the_box_has(there):
+    """The backup knew of counter 1; the box, back at once, has 9, and would refuse a 2 as a replay, for good."""
+    there.post = Post(there.keys, hears_first=True)
+    first, second = there.make(), there.make(Op.RESTART)
+    assert there.due() == []
+    there.hear(there.box.get(ctr=9))
+    sent = there.answer(ctr=9)
+    assert [(one.id, one.ctr) for one in sent] == [(first.id, 10), (second.id, 11)]
+    assert [one.ctr for one in (there.make(), *there.due())] == [12, 12]
+
+
+@pytest.mark.req("R-FLEET-26")
+def test_a_server_that_was_restored_is_obeyed_also_where_what_the_box_has_got_lost(there):
+    """The backup knew of counter 1 and document 1; the box has 9 of each, and what it says of that never comes."""
+    there.make()
+    with write(there.engine) as connection:
+        set_desired(connection, there.keys, EVERYTHING, there.box.device, Desired(), now=NOW)
+    with write(there.engine) as connection:
+        lift_counters(connection, NOW)  # the server starts
+    job = there.make(Op.RESTART)
+    with write(there.engine) as connection:
+        dv = set_desired(connection, there.keys, EVERYTHING, there.box.device, Desired(held=True), now=NOW)
+    assert min(job.ctr, dv) > 9
+    with write(there.engine) as connection:
+        lift_counters(connection, NOW - 400 * DAY)  # a clock that went back takes nothing back
+    assert there.make().ctr == job.ctr + 1
+    # Restored once more, an hour later: above what that life of it gave too.
+    with write(there.engine) as connection:
+        connection.execute(update(t.device_counter).values(ctr=1, dv=1))
+        lift_counters(connection, NOW + 60 * MINUTE)
+    assert there.make().ctr > job.ctr + 1
+
+
+def test_a_box_that_was_told_nothing_yet_has_its_counters_lifted_too(office):
+    with write(office.engine) as connection:
+        lift_counters(connection, NOW)
+    assert office.make().ctr > 9
+
+
+def test_a_box_whose_word_got_lost_while_the_broker_started_is_not_waited_for_long(there):
+    there.post = Post(there.keys, hears_first=True)
+    job = there.make()
+    assert there.due() == []
+    assert there.due(now=NOW + MINUTE / 6) == []
+    assert [one.id for one in there.due(now=NOW + MINUTE / 3)] == [job.id]
+
+
+@pytest.mark.req("R-FLEET-26")
+def test_after_a_restore_a_job_under_a_grant_gets_a_counter_above_the_box_and_needs_no_key_again(office):
+    until = int((NOW + 5 * DAY).timestamp() * 1000)
+    grant = Grant(
+        id=ulid(9),
+        tenant=HOSPITAL,
+        package=MODEL.package,
+        version=MODEL.version,
+        digest=MODEL.digest,
+        target=MODEL.target,
+        role="silent",
+        ops=("model.install",),
+        soak_h=24,
+        soak_studies=50,
+        nbf=int(NOW.timestamp() * 1000),
+        exp=until,
+    )
+    signed = sign(GRANT_TYPE, grant.model_dump_json(exclude_none=True).encode(), [office.release])
+    args = MODEL.model_copy(update={"role": "silent", "soak_h": 24, "soak_studies": 50})
+    made = office.make(Op.MODEL_INSTALL, args, grant=signed)
+    assert made.exp == until
+    office.hear(office.box.get(ctr=9))
+    (sent,) = office.answer(ctr=9)
+    assert (sent.id, sent.ctr, sent.exp) == (made.id, 10, until)
+    assert why_not_granted(sent, [office.release.public], 1, HOSPITAL, until - 1000) == ""
+    with read(office.engine) as connection:
+        assert waiting_jobs(connection, EVERYTHING, NOW) == []
 
 
 @pytest.mark.req("R-FLEET-26")

@@ -18,6 +18,7 @@ from appliance.fleet.server.config import ServerConfig
 from appliance.fleet.server.db import migrate, open_engine, read, write
 from appliance.fleet.server.enrol import Enrolment, Welcome
 from appliance.fleet.server.premises import CA, KEYS, PLATFORM, database_of
+from appliance.fleet.server.rollout.holds import add_hold, lift_hold
 from appliance.fleet.server.server_keys import ServerKeys, add_key
 from engines.signing import load_private, load_public
 
@@ -100,6 +101,54 @@ def test_boxes_are_listed_replaced_disabled_and_enabled_and_the_audit_tells_who(
     for act, subject in (("device.replace", first), ("device.disable", third), ("device.enable", third)):
         assert (act, subject) in told
     assert all("at the command line" in row.actor for row in desk.rows(t.audit) if row.act.startswith("device.dis"))
+
+
+@pytest.mark.req("R-FLEET-87")
+def test_a_desired_document_is_set_whole_or_by_values_with_a_version_and_who_in_the_audit(desk, tmp_path):
+    box = desk.box("SN1")
+    assert "Nothing is desired" in desk.ok("device", "desired", box)
+    file = tmp_path / "desired.yaml"
+    file.write_text("health_every_s: 30\npackages:\n  - {name: chest, role: silent}\n")
+    first = desk.ok("device", "desired", box, "--file", str(file), "--json")
+    second = desk.ok("device", "desired", box, "--set", "window.begin=02:00", "--set", "packages.chest.role=", "--json")
+    assert (first["dv"], first["desired"]["health_every_s"], second["dv"]) == (1, 30, 2)
+    assert (second["desired"]["health_every_s"], second["desired"]["window"]["begin"]) == (30, "02:00")
+    assert second["desired"]["packages"] == [{"name": "chest", "role": None, "operating_points": {}}]
+    third = desk.ok("device", "desired", box, "--file", str(file), "--json")
+    assert third["desired"]["window"]["begin"] == "01:00"  # whole: what a file leaves out has its default
+    told = [(row.subject, row.detail["dv"]) for row in desk.rows(t.audit) if row.act == "twin.set"]
+    assert told == [(box, 1), (box, 2), (box, 3)]
+    assert {"key": "health_every_s", "desired": "30", "reported": None} in third["differences"]
+    again = desk.call("device", "desired", box, "--file", str(file))
+    assert (again.exit_code, "already" in again.output, len(desk.rows(t.twin))) == (6, True, 1)
+    file.write_text("health_every_s: 30\nhealth_evry_s: 5\nwindow: {begin: 25:00}\n")
+    wrong = desk.call("device", "desired", box, "--file", str(file))
+    assert wrong.exit_code == 78
+    assert "line 2: health_evry_s: there is no such key" in wrong.output
+    assert "line 3: window.begin" in wrong.output
+    wrong = desk.call("device", "desired", box, "--set", "packages.chest.role=shadow")
+    assert (wrong.exit_code, "packages.chest.role: " in wrong.output) == (78, True)
+    assert desk.ok("device", "desired", box, "--json") == third
+
+
+@pytest.mark.req("R-FLEET-87")
+def test_a_document_neither_lifts_a_hold_nor_makes_one(desk, tmp_path):
+    box = desk.box("SN1")
+    with database_of(desk.config) as engine, write(engine) as connection:
+        now = SystemClock().now()
+        keys = ServerKeys.open(desk.folder / KEYS)
+        add_hold(connection, keys, registry.Scope.everything(), "site", "site-0001", why="x", actor="test", now=now)
+    file = tmp_path / "desired.yaml"
+    file.write_text("health_every_s: 30\n")
+    assert desk.ok("device", "desired", box, "--file", str(file), "--json")["desired"]["held"] is True
+    done = desk.call("device", "desired", box, "--set", "held=false")
+    assert (done.exit_code, "hold lift" in done.output) == (6, True)
+    other = desk.box("SN2")
+    file.write_text("held: true\n")
+    with database_of(desk.config) as engine, write(engine) as connection:
+        lift_hold(connection, keys, registry.Scope.everything(), 1, why="x", actor="test", now=SystemClock().now())
+    assert desk.call("device", "desired", other, "--file", str(file)).exit_code == 6
+    assert desk.ok("device", "desired", box, "--json")["desired"]["held"] is False
 
 
 @pytest.mark.parametrize(

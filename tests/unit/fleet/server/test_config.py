@@ -13,6 +13,8 @@ from appliance.fleet.server.config import (
     ConsoleConfig,
     EnrolConfig,
     HttpsConfig,
+    KeepConfig,
+    ModelsConfig,
     ServerConfig,
     StepCaConfig,
     load_server_config,
@@ -38,7 +40,16 @@ def test_the_shipped_file_says_what_holds_where_nothing_is_said(shipped, tmp_pat
 
 def test_everything_that_can_be_set_stands_in_the_shipped_file(shipped):
     text = shipped.read_text("utf-8")
-    for section in (ServerConfig, BrokerConfig, HttpsConfig, ConsoleConfig, EnrolConfig, StepCaConfig):
+    for section in (
+        ServerConfig,
+        BrokerConfig,
+        HttpsConfig,
+        ConsoleConfig,
+        EnrolConfig,
+        KeepConfig,
+        ModelsConfig,
+        StepCaConfig,
+    ):
         for name in section.model_fields:
             assert re.search(rf"^[# ]*{name}:", text, re.MULTILINE), name
 

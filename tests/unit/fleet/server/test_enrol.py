@@ -220,6 +220,19 @@ def test_the_history_of_a_replaced_box_stays_with_the_one_in_its_place(service):
     assert [row.state for row in service.rows(t.certificate, t.certificate.c.device == first)] == ["revoked"]
 
 
+@pytest.mark.req("R-FLEET-25")
+def test_a_machine_whose_place_somebody_else_took_meanwhile_is_told_so_and_is_no_device(service):
+    first, _, _ = service.box()
+    token = service.token("SN-0002", replaces=first)
+    other, _, _ = service.box("SN-0003")
+    with write(service.engine) as connection:
+        registry.replace_device(connection, EVERYTHING, first, other, now=service.clock.now())
+    with pytest.raises(Refused, match=r"was replaced by .* have another token made") as refused:
+        service.enrol(token, serial="SN-0002")
+    assert refused.value.status == 409
+    assert token.device not in {row.id for row in service.rows(t.device)}
+
+
 # Renewing ------------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 from fleet_kit import HOSPITAL, NOW, SITE, PaperBox, add_box, ulid
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, insert, select
+from sqlalchemy import event, func, insert, select
 
 from appliance.fleet.keys import DeviceKey
 from appliance.fleet.server import db, registry
@@ -191,6 +191,51 @@ def test_whatever_does_not_hold_is_refused_counted_and_not_acknowledged(take, ro
     assert rows(t.status) == []  # nor does it count as a sign of life
 
 
+def hostile_words(box, name, good):
+    """The same of ``up/get`` and ``up/twin``, which move counters, cursors and gates."""
+    topic = box.topic(name)
+    plain = json.loads(good.payload)
+    stranger = PaperBox(box.device, stream=box.stream)
+
+    def signed(data, **properties):
+        return box.raw(name, data, **properties)
+
+    def changed(**changes):
+        return signed(json.dumps({**plain, **changes}).encode())
+
+    bare = {key: value for key, value in good.properties.items() if key != "sig"}
+    yield "no signature", Uplink(topic, good.payload, bare), Refusal.SIGNATURE
+    yield "another key", Uplink(topic, good.payload, stranger.raw(name, good.payload).properties), Refusal.SIGNATURE
+    yield "changed on the way", Uplink(topic, good.payload + b" ", good.properties), Refusal.SIGNATURE
+    elsewhere = box.raw(Up.REC, good.payload).properties | bare
+    yield "signed for another topic", Uplink(topic, good.payload, elsewhere), Refusal.SIGNATURE
+    yield "retained", Uplink(topic, good.payload, good.properties, retained=True), Refusal.RETAINED
+    yield "a later schema", signed(good.payload, schema=f"{name.split('/')[1]}/2"), Refusal.SCHEMA
+    yield "empty", signed(b""), Refusal.CONTENT
+    yield "too deep", signed(deep(10_000)), Refusal.CONTENT
+    yield "a list", signed(b"[]"), Refusal.CONTENT
+    for key in plain:
+        yield f"{key}: a text", changed(**{key: "x y"}), Refusal.CONTENT
+        yield f"{key}: no number", changed(**{key: {"$ne": 0}}), Refusal.CONTENT
+        yield f"{key}: of no meaning", changed(**{key: 10**30}), Refusal.CONTENT
+
+
+@pytest.mark.req("R-FLEET-87")
+@pytest.mark.fault("T37")
+@pytest.mark.parametrize("name", [Up.GET, Up.TWIN])
+def test_what_a_box_has_or_made_of_a_document_counts_only_signed_and_whole(take, rows, box, name):
+    good = {Up.GET: box.get(ctr=7, dv=5), Up.TWIN: box.report(rv=3, applied_dv=5)}[name]
+    hostile_ones = list(hostile_words(box, name, good))
+    for what, uplink, reason in hostile_ones:
+        outcome = take(uplink)
+        assert (dict(outcome.refused), outcome.asked) == ({reason: 1}, []), what
+    assert sum(refusals(rows).values()) == len(hostile_ones)
+    assert rows(t.device_counter) == rows(t.twin) == rows(t.stream) == rows(t.status) == []
+    assert not take(good).refused
+    (row,) = rows(t.device_counter if name is Up.GET else t.twin)
+    assert (row.get("ctr"), row.get("applied_dv")) in {(7, None), (None, 5)}
+
+
 @pytest.mark.req("R-FLEET-12")
 def test_a_hostile_message_does_not_take_its_neighbours_with_it(take, rows, box):
     good = [box.batch() for _ in range(3)]
@@ -253,7 +298,10 @@ def test_a_session_speaks_of_one_database_only(take, box):
 
 
 @pytest.mark.req("R-FLEET-12")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=settings.default.max_examples // 3,
+)
 @given(st.lists(st.tuples(st.sampled_from(list(Up)), st.binary(max_size=60), st.booleans()), max_size=4))
 def test_no_bytes_end_a_group(take, box, messages):
     uplinks = [box.raw(name, data, packed=packed) for name, data, packed in messages]
@@ -339,7 +387,9 @@ def test_figures_engines_packages_and_sources_are_where_the_console_reads_them(t
 
 @pytest.mark.req("R-FLEET-13")
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=12, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=settings.default.max_examples // 8,
+    deadline=None,
 )
 @given(order=st.permutations(range(6)), cuts=st.sets(st.integers(1, 6)), again=st.sets(st.integers(0, 5)))
 def test_states_end_the_same_in_whatever_order_records_come(take, rows, box, engine, order, cuts, again):
@@ -611,10 +661,39 @@ def test_a_counter_out_of_all_reason_is_refused(take, box, rows):
     assert rows(t.device_counter) == [] or rows(t.device_counter)[0]["ctr"] == 0
 
 
+@pytest.mark.req("R-FLEET-15")
+def test_a_step_of_a_job_with_a_counter_out_of_all_reason_uses_no_counter_up(take, box, rows):
+    take(box.batch(box.record(JobChange(job=ulid(7), ctr=2**53, state="SUCCEEDED", version=1)))[0])
+    assert [row["ctr"] for row in rows(t.device_counter)] in ([], [0])
+    take(box.batch(box.record(JobChange(job=ulid(8), ctr=12, state="SUCCEEDED", version=1)))[0])
+    assert [row["ctr"] for row in rows(t.device_counter)] == [12]
+
+
 def test_a_get_that_somebody_else_signed_is_refused(take, box):
     stranger = PaperBox(box.device)
     forged = Uplink(box.topic(Up.GET), box.get().payload, {"sig": stranger.key.sign(box.topic(Up.GET), b"x")})
     assert dict(take(forged).refused) == {Refusal.SIGNATURE: 1}
+
+
+@pytest.mark.req("R-FLEET-12")
+def test_a_full_group_of_one_box_asks_the_database_in_parts_that_it_takes(take, box, engine, rows, monkeypatch):
+    """SQLite's limit would look like a database that is away: nobody's messages would be taken any more."""
+    monkeypatch.setattr(db, "_MOST_VALUES", 10)
+    jobs = [box.record(JobChange(job=ulid(n), ctr=n, state="ACCEPTED", version=1)) for n in range(1, 41)]
+    points = [box.record(HealthRollup(minutes=5, machine=Machine())) for _ in range(40)]
+    take(box.batch(*jobs)[0], box.batch(*points)[0], box.get(seq=80))
+    most = 0
+
+    def count(_connection, _cursor, statement, parameters, *_):
+        nonlocal most
+        if statement.startswith("SELECT"):
+            most = max(most, len(parameters))
+
+    event.listen(engine, "before_cursor_execute", count)
+    outcome = take(box.batch(*jobs)[0], box.batch(*points)[0])
+    assert (outcome.again, resend(outcome)) == (80, [None])
+    assert 10 < most < 20
+    assert len(rows(t.job)) == 40
 
 
 def test_messages_of_many_boxes_are_one_group(take, engine, ca, rows, box):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from appliance.fleet.keys import DeviceKey, holds
-from appliance.fleet.simulate.boxes import STEPS, Figures, SimulatedBox, ulid_of
+from appliance.fleet.simulate.boxes import Figures, SimulatedBox, ulid_of
 from appliance.fleet.simulate.codec import Publish
+from appliance.fleet.simulate.conduct import STEPS
 from appliance.fleet.wire import (
     ACK_TYPE,
     JOB_TYPE,

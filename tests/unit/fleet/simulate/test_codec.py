@@ -11,7 +11,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from appliance.fleet.simulate import codec
-from appliance.fleet.simulate.codec import CodecError, Connack, Disconnect, Pong, Puback, Publish, Reader, Suback
+from appliance.fleet.simulate.codec import CodecError, Connack, Disconnect, Pong, Puback, Publish, Suback
+from appliance.fleet.simulate.reader import Reader
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 PLAIN = TEXT.filter(lambda text: "\0" not in text)

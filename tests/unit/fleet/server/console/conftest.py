@@ -50,8 +50,8 @@ def keys(tmp_path_factory):
 
 
 @pytest.fixture
-def app(fleet, keys, clock):
-    made = console_app(fleet, keys, clock)
+def app(fleet, keys, clock, tmp_path):
+    made = console_app(fleet, keys, clock, folder=tmp_path)
     yield made
     made.state.context.pool.close()
 

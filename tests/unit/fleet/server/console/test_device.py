@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from console_kit import DAY, HOUR, OURS, REF, fill_box
-from fleet_kit import NOW
-from sqlalchemy import select
+from console_kit import DAY, HOUR, OURS, REF, add_results, fill_box
+from fleet_kit import NOW, SITE, ulid
+from sqlalchemy import insert, select
 
 from appliance.fleet.server import db
 from appliance.fleet.server import tables as t
@@ -44,6 +46,27 @@ def test_the_timeline_is_sentences_the_latest_first_and_goes_back_by_pages(full,
     assert "Health over 5 minutes: 2 studies" in visitor.get(f"/devices/{OURS}/timeline?all=1").text
     assert "Trouble began" not in visitor.get(f"/devices/{OURS}/timeline?before=1.10").text
     assert visitor.get(f"/devices/{OURS}/timeline?before=x.y").status_code == 200
+
+
+def test_a_download_is_one_step_of_its_job_with_how_far_it_came_and_a_job_shows_no_digest(full, visit):
+    said = [(20, "DOWNLOADING", 40.0), (21, "DOWNLOADING", 100.0), (22, "VERIFIED", None)]
+    row = {"device": OURS, "stream": ulid(1), "k": "job", "ts": 0, "rx_at": NOW}
+    told = {"k": "job", "job": ulid(7), "ctr": 1}
+    rows = [
+        {**row, "seq": n, "body": {**told, "state": state, "version": n, "percent": percent}}
+        for n, state, percent in said
+    ]
+    install = {"package": "ich-ct", "version": "3.0.0", "digest": "d" * 64, "target": "models/ich-ct/3.0.0.zip"}
+    with db.write(full) as connection:
+        connection.execute(insert(t.record), rows)
+        connection.execute(t.job.update().values(args=install, op="model.install"))
+    visitor = visit("vendor")
+    jobs = visitor.get(f"/devices/{OURS}").text.partition('data-testid="jobs"')[2].partition("</table>")[0]
+    steps = re.findall(r"<li>([^<]*)", jobs)
+    assert [step.strip() for step in steps] == ["Taken by the box", "Succeeded", "Downloading 100 %", "Verified"]
+    assert "version: 3.0.0" in jobs
+    assert "dddd" not in jobs
+    assert "Job 1: Downloading 40 %" in visitor.get(f"/devices/{OURS}/timeline").text, "the record tells all of it"
 
 
 def test_every_kind_of_record_has_a_sentence_and_every_code_a_word():
@@ -107,6 +130,57 @@ def test_an_issue_is_seen_and_put_off_here_and_stands_until_the_box_says_otherwi
         assert (row.cleared_at, row.shelved_until) == (None, NOW + DAY)
         connection.execute(t.issue_state.update().values(cleared_at=NOW + HOUR))
     assert visitor.form(f"{path}/seen").status_code == 409
+
+
+@pytest.mark.req("R-FLEET-82")
+def test_logs_are_asked_for_by_a_job_whose_token_nobody_sees_and_given_out_when_they_came(fleet, visit, tmp_path):
+    visitor = visit("dealer")
+    assert visitor.form(f"/devices/{OURS}/jobs", op="collect_logs", why="it restarts").status_code == 303
+    with db.read(fleet) as connection:
+        row = connection.execute(select(t.job)).one()
+    token = row.args["upload"]
+    text = visitor.get(f"/devices/{OURS}").text
+    assert token not in text
+    assert "Not yet" in text
+    assert visitor.get(f"/devices/{OURS}/logs/{row.id}").status_code == 404
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / f"{row.id}.zip").write_bytes(b"PK" * 70_000)
+    with db.write(fleet) as connection:
+        connection.execute(t.upload.update().values(received_at=NOW, sha256="0" * 64, size=140_000))
+    assert f"/devices/{OURS}/logs/{row.id}" in visitor.get(f"/devices/{OURS}").text
+    hospital = visit("hospital").get(f"/devices/{OURS}").text
+    assert f"/logs/{row.id}" not in hospital
+    assert "137 KiB" in hospital
+    answer = visitor.get(f"/devices/{OURS}/logs/{row.id}")
+    assert answer.content == b"PK" * 70_000
+    assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/zip", "no-store")
+    with db.read(fleet) as connection:
+        taken = connection.execute(select(t.audit).where(t.audit.c.act == "upload.take")).one()
+    assert (taken.actor, taken.subject) == ("dealer", row.id)
+
+
+@pytest.mark.req("R-FLEET-26")
+def test_a_document_that_a_restored_server_does_not_know_is_not_taken_for_the_wanted_one(full, visit):
+    visitor = visit("operator")
+    pages = (f"/devices/{OURS}", "/?state=other_settings")
+    for applied, (here, listed) in ((2, (True, True)), (3, (False, False)), (5, (True, True))):
+        with db.write(full) as connection:
+            connection.execute(t.twin.update().values(applied_dv=applied))
+        page, listing = (visitor.get(path).text.partition("<main")[2] for path in pages)
+        assert ("Not yet the wanted one" in page, OURS in listing) == (here, listed), applied
+
+
+@pytest.mark.req("R-FLEET-82")
+def test_a_box_in_evaluation_mode_says_so_on_its_page_its_site_the_overview_and_the_results(fleet, visit):
+    with db.write(fleet) as connection:
+        add_results(connection, OURS, mode="evaluation")
+    visitor = visit("hospital")
+    for path in (f"/devices/{OURS}", f"/sites/{SITE}", "/", "/?state=evaluation", "/results"):
+        assert "Evaluation, not for patient care" in visitor.get(path).text, path
+    with db.write(fleet) as connection:
+        connection.execute(t.health_now.update().values(mode="clinical"))
+    for path in (f"/devices/{OURS}", f"/sites/{SITE}", "/", "/?state=evaluation", "/results"):
+        assert "Evaluation, not for patient care" not in visitor.get(path).text.partition("<main")[2], path
 
 
 def test_a_changed_audit_row_is_found(fleet, visit):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from console_kit import HOUR, MINUTE, OTHER, OTHER_SITE, add_box, add_issue
+from console_kit import DAY, HOUR, MINUTE, OTHER, OTHER_SITE, add_box, add_issue
 from fleet_kit import DEALER, HOSPITAL, NOW, SITE, add_tree
 from sqlalchemy import insert
 
 from appliance.fleet.server import db, registry
 from appliance.fleet.server import tables as t
-from appliance.fleet.server.console.lists import Asked, Order, State, counts, page_of_boxes
+from appliance.fleet.server.console.lists import Asked, Order, State, choices, counts, page_of_boxes
 from appliance.fleet.server.registry import Scope, TenantKind
 
 pytestmark = pytest.mark.req("R-FLEET-52")
@@ -42,6 +42,18 @@ def many(engine):
         add_issue(connection, "box-0000010", f"{4:016x}", code="SCORE_DRIFT", severity="warning")
         package = {"package": "ich-ct", "version": "2.0.0", "serves": True, "points": {}, "stream": 1, "seq": 1}
         connection.execute(insert(t.package_state).values(device="box-0000011", **package))
+        for n, applied in ((1, 3), (2, 2)):
+            connection.execute(insert(t.twin).values(device=f"box-{n:07d}", dv=3, rv=1, applied_dv=applied))
+        for n, state, days in ((3, "current", 29), (4, "current", 31), (5, "superseded", 2)):
+            paper = {"device": f"box-{n:07d}", "fingerprint": f"{n:064x}", "serial": "1", "pem": "", "state": state}
+            paper |= {"not_before": NOW - DAY, "not_after": NOW + days * DAY, "made_at": NOW - DAY}
+            connection.execute(insert(t.certificate).values(**paper))
+        for n, skew in ((9, -5001), (10, 5000), (12, 300_000)):
+            changed = t.health_now.update().where(t.health_now.c.device == f"box-{n:07d}")
+            connection.execute(changed.values(skew_ms=skew))
+        source = {"source": 1, "modality": "CT", "kernels": [], "at": NOW, "stream": 1, "seq": 1}
+        for n, make in ((5, "SIEMENS"), (6, "UIH")):
+            connection.execute(insert(t.equipment).values(**source, device=f"box-{n:07d}", make=make, model="M"))
     return engine
 
 
@@ -79,6 +91,10 @@ def test_each_filter_finds_its_boxes_and_no_others(many):
     assert numbers(many, state=State.NOT_ANALYSING) == [6]
     assert numbers(many, state=State.DEGRADED) == [8, 10]
     assert numbers(many, state=State.SILENT) == [8]
+    assert numbers(many, state=State.OTHER_SETTINGS) == [2]
+    assert numbers(many, state=State.CERTIFICATE) == [3]
+    assert numbers(many, state=State.CLOCK) == [9, 12]
+    assert numbers(many, make="SIEMENS") == [5]
     assert numbers(many, code="SCORE_DRIFT") == [10]
     assert numbers(many, package="ich-ct 2.0.0") == numbers(many, package="ich-ct") == [11]
     assert numbers(many, package="ich-ct 1.0.0") == []
@@ -94,7 +110,9 @@ def test_counts_are_those_of_the_lists_behind_them(many):
     with db.read(many) as connection:
         found = counts(connection, ALL, now=NOW)
         own = counts(connection, Scope.of(connection, HOSPITAL), now=NOW)
+        offered = choices(connection, Scope.of(connection, HOSPITAL))
     assert found == {state: len(numbers(many, state=state)) for state in found}
+    assert offered == {"code": [], "package": ["ich-ct 2.0.0"], "make": ["SIEMENS"], "version": ["0.1.0"]}
     assert (own[State.DEGRADED], own[State.STALE], own[State.OFFLINE]) == (0, 1, 1)
 
 
