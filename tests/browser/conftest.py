@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import web_kit
-from store_kit import few_folders
 from web_kit import browser_cookie
 
 from appliance.clock import SystemClock
@@ -20,12 +19,6 @@ from appliance.web.server import WebServer
 @pytest.fixture(scope="package", autouse=True)
 def _what_all_applications_share_is_made_once():
     with web_kit.made_once():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _few_folders():
-    with few_folders():
         yield
 
 

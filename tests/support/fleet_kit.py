@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import ipaddress
+import logging
 import os
 import pwd
 import queue
@@ -351,8 +352,13 @@ class Postgres:
             pytest.skip(f"initdb: {made.stderr.decode(errors='replace')[-300:]}")
         # By a socket in its folder: a port that was free a moment ago may be somebody else's by now.
         command = [server, "-D", data, "-h", "", "-k", self.folder, "-F"]
-        with log.open("wb") as stream:
-            self.process = subprocess.Popen(command, stdout=stream, stderr=stream, **who)
+
+        def begin():
+            with log.open("ab") as stream:
+                # In a session of its own: what is meant for a group of processes is not meant for it.
+                return subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, **who)
+
+        self._begin, self.process = begin, begin()
         self._made = 0
         self._free, self._shapes = [], {}
         with self.admin() as connection:
@@ -365,8 +371,11 @@ class Postgres:
             try:
                 return psycopg.connect(f"postgresql://scanside@/{name}?host={self.folder}", autocommit=True)
             except psycopg.OperationalError:  # it listens before it is ready
-                if time.monotonic() > deadline or self.process.poll() is not None:
+                if time.monotonic() > deadline:
                     raise
+                if self.process.poll() is not None:  # a machine without memory ends what is large; its files are whole
+                    logging.getLogger(__name__).warning("PostgreSQL ended: %d; it begins anew", self.process.returncode)
+                    self.process = self._begin()
                 time.sleep(0.05)
 
     def fresh(self, template="template0"):

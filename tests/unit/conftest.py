@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_kit import few_folders
 
 from appliance.clock import FakeClock
 from appliance.records import Header, Identity, Received
@@ -17,13 +16,6 @@ from appliance.store import Store
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
-
-
-@pytest.fixture(autouse=True)
-def _few_folders() -> Iterator[None]:
-    """No test but those of the spool looks at all its folders."""
-    with few_folders():
-        yield
 
 
 @pytest.fixture

@@ -190,6 +190,7 @@ class Broker:
             os.chown(self.files.folder, self._owner.pw_uid, self._owner.pw_gid)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
         self._started_mono = 0.0
         self._delay_s = 0.0
         self._next_mono = float("-inf")
@@ -226,6 +227,8 @@ class Broker:
             ended = process.poll() is not None
             if ended or self._clock.monotonic() > deadline:
                 self.stop()
+                if self._reader is not None:
+                    self._reader.join(_SAVE_S)  # its last words may be on their way
                 raise ConfigError(f"mosquitto does not start: {'; '.join(self._said) or 'it says nothing'}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.05)
@@ -311,9 +314,10 @@ class Broker:
             start_new_session=True,
             **who,
         )
-        threading.Thread(
+        self._reader = threading.Thread(
             target=self._listen_to, args=(self._process.stderr,), name="mosquitto-log", daemon=True
-        ).start()
+        )
+        self._reader.start()
 
     def _listen_to(self, stderr: IO[bytes]) -> None:
         with stderr:

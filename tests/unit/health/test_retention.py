@@ -21,11 +21,6 @@ from appliance.store.spool import PICTURES, RESULTS
 HOUR, DAY = 3600, 86400
 
 
-@pytest.fixture(autouse=True)
-def _few_folders():
-    """All of them here: the sweep looks into each."""
-
-
 @pytest.fixture
 def study(store, make_header, receive):
     """A study of a parallel source with one analysis that has a picture and an SR, all sent; returns the analysis."""

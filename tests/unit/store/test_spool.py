@@ -15,11 +15,6 @@ from appliance.store import part as part_module
 from appliance.store.spool import PICTURES, RESULTS, Spool
 
 
-@pytest.fixture(autouse=True)
-def _few_folders():
-    """All of them here."""
-
-
 @pytest.fixture
 def spool(tmp_path):
     return Spool(tmp_path / "spool", reserve_bytes=0)
