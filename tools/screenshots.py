@@ -338,7 +338,7 @@ def main() -> None:
         if options.readme:
             with box_in_use(folder, run_demo(folder)) as world:
                 take_readme(browser, world)
-            take_fleet(browser, folder / "fleet")
+            take_fleet(browser)
             browser.close()
             return
         for scene in scenes:

@@ -22,9 +22,10 @@ README = Path(__file__).resolve().parents[1] / "docs" / "images"
 SHORT = {"zh_Hans_CN": "zh"}
 
 
-def take_fleet(browser: Browser, folder: Path) -> None:
+def take_fleet(browser: Browser) -> None:
     """The overview, and the roll-out that a bad canary stopped, in both languages."""
-    with Demo(folder, print) as demo:
+    # A folder of its own at the top: started by root, the broker is another user, who must get there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place, Demo(Path(place), print) as demo:
         if not demo.run():
             raise RuntimeError("the fleet's demo did not go as it should: no pictures")
         with browser.new_context(viewport={"width": 1280, "height": 800}, ignore_https_errors=True) as context:
@@ -54,9 +55,9 @@ def main() -> None:
     executable = shutil.which("chromium")
     if executable is None:
         sys.exit("chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        take_fleet(browser, Path(name))
+        take_fleet(browser)
         browser.close()
 
 
