@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 from custody_kit import AskingScanner, CommittingPacs, report
 from deliver_kit import Box
+from forked_death import deaths_of, folder_in_memory
 
 from appliance.clock import FakeClock
 from appliance.dicom.file_meta import file_meta
 from appliance.records import Header, Identity, Received
 from appliance.store.receiving import Original
 
-SUPPORT = Path(__file__).parents[1] / "support"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
@@ -26,9 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:py
 @pytest.fixture
 def state():
     """A state folder with one study of three images, sent and not committed to."""
-    shared = Path("/dev/shm")  # a killed process, unlike a power cut, loses nothing that it has written
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        box = Box(Path(folder) / "state", FakeClock())
+    with folder_in_memory() as folder:
+        box = Box(folder / "state", FakeClock())
         for n in range(3):
             uid = f"1.2.3.4.{n}"
             head = file_meta(
@@ -72,17 +64,7 @@ def state():
 def kill_through(deed, box, port, scale, every):
     box.close()
     every = 1 if scale == 1.0 else every
-    done = subprocess.run(
-        [sys.executable, SUPPORT / "custody_killer.py", deed, box.path, str(port), str(every)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert told, done.stderr
-    assert [one["killed"] for one in told] == [True] * (len(told) - 1) + [False], (told[-1], done.stderr)
+    told = deaths_of("custody_killer.py", deed, box.path, port, every)
     assert len(told) > 8
     assert all(one["ended"]["chain"] == 0 and one["ended"]["issues"] == [] for one in told)
     return told

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 from fleet_jobs_kit import ALWAYS, keys
+from forked_death import deaths_of, folder_in_memory
 from package_rows_kit import NAME
 from tuf_box_kit import TufJobBox, TufServer, put_models, repository
 
 from appliance.fleet.wire import Op
-
-SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.mark.long
@@ -24,9 +16,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 @pytest.mark.req("R-FLEET-69")
 def test_killed_at_any_line_a_download_goes_on_and_the_box_has_the_old_or_the_new_model():
     every = 151
-    shared = Path("/dev/shm")  # a killed process, unlike a power cut, loses nothing that it has written
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        root = Path(folder)
+    with folder_in_memory() as root:
         kit = repository(root / "tuf")
         put_models(kit, "2.0.0")
         with TufServer(kit.folder) as server:
@@ -38,17 +28,8 @@ def test_killed_at_any_line_a_download_goes_on_and_the_box_has_the_old_or_the_ne
             (root / "1.job").write_bytes(box.job(Op.ROOT_UPDATE))
             (root / "2.job").write_bytes(box.job(Op.MODEL_INSTALL, **args, soak_h=0, soak_studies=0))
             box.close()
-            told = subprocess.run(
-                [sys.executable, str(SUPPORT / "fleet_fetch_killer.py"), folder, server.url, "1", str(every)],
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )
+            deaths = deaths_of("fleet_fetch_killer.py", root, server.url, 1, every)
             resumed = [begin for path, begin in server.asked if begin]
-    assert told.returncode == 0, told.stderr[-2000:]
-    deaths = [json.loads(line) for line in told.stdout.splitlines()]
-    assert [death["killed"] for death in deaths] == [True] * (len(deaths) - 1) + [False]
     assert len(deaths) > 20
     assert resumed, "no death within the download left a part to go on from"
     for death in deaths:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from fleet_jobs_killer import Box, deed, given, look
+from forked_death import deaths_of, folder_in_memory
 
 from appliance.store.database import Database
 
-SUPPORT = Path(__file__).parents[1] / "support"
 DONE = ["SUCCEEDED", ""]
 
 
@@ -88,18 +84,8 @@ def test_dead_after_any_commit_or_act_the_jobs_go_on_as_if_nothing_had_been(monk
 @pytest.mark.req("R-FLEET-42")
 def test_killed_at_any_line_the_jobs_go_on_as_if_nothing_had_been(request):
     every = 31 if request.config.getoption("--full") else 997
-    shared = Path("/dev/shm")  # a killed process, unlike a power cut, loses nothing that it has written
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        told = subprocess.run(
-            [sys.executable, str(SUPPORT / "fleet_jobs_killer.py"), f"{folder}/box", "1", str(every)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )
-    assert told.returncode == 0, told.stderr[-2000:]
-    deaths = [json.loads(line) for line in told.stdout.splitlines()]
-    assert [death["killed"] for death in deaths] == [True] * (len(deaths) - 1) + [False]
+    with folder_in_memory() as folder:
+        deaths = deaths_of("fleet_jobs_killer.py", folder / "box", 1, every)
     assert len(deaths) > 5
     for death in deaths:
         _is_whole(death["ended"], death["line"])

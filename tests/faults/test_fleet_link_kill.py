@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 from fleet_link_kit import Authority, enrol, rows_only
+from forked_death import folder_in_memory
 
 from appliance.clock import FakeClock
 from appliance.fleet.wire_records import DaemonChange
@@ -24,9 +24,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 @pytest.mark.req("R-FLEET-03")
 @pytest.mark.fault("T36")
 def test_a_box_that_is_killed_at_any_line_of_its_link_loses_no_row_and_skips_none(scale):
-    shared = Path("/dev/shm")  # a killed process, unlike a power cut, loses nothing that it has written
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as name:
-        folder = Path(name)
+    with folder_in_memory() as folder:
         box = folder / "box"
         key = signing.generate("online")
         enrol(box / "fleet", Authority(), key)

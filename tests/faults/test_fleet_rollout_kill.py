@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
+from forked_death import deaths_of, folder_in_memory
 
-SUPPORT = Path(__file__).parents[1] / "support"
 BOXES = [f"box-{n:07}" for n in range(1, 7)]
 
 
 @pytest.mark.long
 @pytest.mark.req("R-FLEET-72")
 def test_killed_before_any_change_a_roll_out_tells_each_box_once_and_takes_it_back_once():
-    shared = Path("/dev/shm")  # a killed process, unlike a power cut, loses nothing that it has written
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        told = subprocess.run(
-            [sys.executable, str(SUPPORT / "fleet_rollout_killer.py"), f"{folder}/server"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )
-    assert told.returncode == 0, told.stderr[-2000:]
-    deaths = [json.loads(line) for line in told.stdout.splitlines()]
-    assert [death["killed"] for death in deaths] == [True] * (len(deaths) - 1) + [False]
+    with folder_in_memory() as folder:
+        deaths = deaths_of("fleet_rollout_killer.py", folder / "server")
     assert len(deaths) > 80
     for death in deaths:
         ended = death["ended"]

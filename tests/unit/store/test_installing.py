@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import pytest
+from forked_death import deaths_of, folder_in_memory
 from install_killer import gate
 from package_kit import make_signed_package
 from package_rows_kit import NAME, PERSON, Acts
@@ -23,8 +19,6 @@ from appliance.triage.packages import recover_packages
 from engines.archive import pack
 from engines.signing import generate
 from engines.trial import TrialReport
-
-SUPPORT = Path(__file__).parents[2] / "support"
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +116,8 @@ def test_disk_that_is_full_is_told_and_leaves_nothing(store, signed, monkeypatch
 
 @pytest.fixture
 def memory():
-    """A folder without a disk: a killed process, unlike a power cut, loses nothing that it has written."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.mark.fault("T40")
@@ -139,17 +131,7 @@ def test_kill_at_every_line_leaves_the_old_or_the_new_version_and_nothing_half(s
     (old,) = store.packages.folders()
     store.close()
     every = 1 if scale == 1.0 else 17
-    done = subprocess.run(
-        [sys.executable, SUPPORT / "install_killer.py", state, root / "two", root / "maker.pub", "1", str(every)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert told, done.stderr
-    assert [one["killed"] for one in told] == [True] * (len(told) - 1) + [False], told[-1]
+    told = deaths_of("install_killer.py", state, root / "two", root / "maker.pub", 1, every)
     assert len(told) > 10
     steps = set()
     for one in told:

@@ -53,7 +53,16 @@ def add_hold(
     told = _follow(connection, keys, hold, now, account, actor)
     detail = {"kind": kind, "subject": subject, "why": why, "boxes": told}
     detail |= {} if until is None else {"until": until.isoformat()}
-    _tell(connection, "hold.add", number, tenant, actor, account, now, detail)
+    write_audit(
+        connection,
+        act="hold.add",
+        subject=str(number),
+        actor=actor,
+        account=account,
+        tenant_id=tenant,
+        now=now,
+        detail=detail,
+    )
     return number
 
 
@@ -86,7 +95,16 @@ def lift_hold(
         raise ConflictError(f"hold {number} was lifted before")
     connection.execute(update(t.hold).where(t.hold.c.number == number).values(lifted_at=now, lifted_by=account))
     told = _follow(connection, keys, row, now, account, actor)
-    _tell(connection, "hold.lift", number, tenant, actor, account, now, {"why": why, "boxes": told})
+    write_audit(
+        connection,
+        act="hold.lift",
+        subject=str(number),
+        actor=actor,
+        account=account,
+        tenant_id=tenant,
+        now=now,
+        detail={"why": why, "boxes": told},
+    )
 
 
 def end_holds(connection: Connection, keys: ServerKeys, now: datetime) -> int:
@@ -176,25 +194,3 @@ def _owner(connection: Connection, scope: Scope, kind: Kind, subject: str) -> st
 
 def _unknown(number: int) -> str:
     return f"there is no hold {number}; 'scanside-fleet hold list' shows them"
-
-
-def _tell(
-    connection: Connection,
-    act: str,
-    number: int,
-    tenant: str,
-    actor: str,
-    account: int | None,
-    now: datetime,
-    detail: dict[str, Any],
-) -> None:
-    write_audit(
-        connection,
-        act=act,
-        subject=str(number),
-        actor=actor,
-        account=account,
-        tenant_id=tenant,
-        now=now,
-        detail=detail,
-    )
