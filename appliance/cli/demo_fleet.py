@@ -6,20 +6,17 @@ It is an extra: where it cannot be had, or fails, the demo says so in one line a
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import queue
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from appliance.errors import ApplianceError
+from appliance.fleet.server.demo.child import Child, ChildFault
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +26,6 @@ _SERIAL = "DEMO-1"
 #: How long the demo waits for the server, which starts while the PACS does; after that it goes on without.
 _READY_S = 30.0
 _ANSWER_S = 5.0
-_END_S = 15.0
 
 
 class DemoFleet:
@@ -43,8 +39,7 @@ class DemoFleet:
         """
         self._log_path = log_path
         self._stack = contextlib.ExitStack()
-        self._process: subprocess.Popen[str] | None = None
-        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._server: Child | None = None
         self._last: dict[str, Any] = {}
         #: Why it is left out; empty where it is not.
         self.why = ""
@@ -67,26 +62,10 @@ class DemoFleet:
         """Begin to start the server; returns at once."""
         # Not in the demo's own folder, which nobody else may enter: started by root, the broker is somebody else.
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="scanside-fleet-")))
-        errors = self._stack.enter_context(self._log_path.open("ab"))
-        command = [sys.executable, "-m", SERVER, str(folder), _SERIAL]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                # Ctrl-C is for the demo, which says goodbye to the server before it ends.
-                start_new_session=True,
-            )
+            self._server = self._stack.enter_context(Child(SERVER, str(folder), _SERIAL, log=self._log_path))
         except OSError as error:
             self._leave_out(f"it cannot be started: {error.strerror}")
-            return
-        assert self._process.stdout is not None  # noqa: S101 - a pipe
-        reader = threading.Thread(target=self._read, args=(self._process.stdout,), name="demo-fleet", daemon=True)
-        self._stack.callback(self._process.stdout.close)
-        self._stack.callback(reader.join, _END_S)
-        reader.start()
 
     def join(self, folder: Path) -> bool:
         """Wait for the server and enrol the box; returns whether it is in the fleet.
@@ -94,11 +73,14 @@ class DemoFleet:
         Args:
             folder: The identity's (``state_path/fleet``).
         """
-        if self.why:
+        if self.why or self._server is None:
             return False
-        told = self._next(_READY_S)
-        if told is None or "why" in told:
-            self._leave_out("its server did not start; see the log" if told is None else told["why"])
+        try:
+            told = self._server.hear(_READY_S)
+        except ChildFault:
+            told = {"why": "its server did not start; see the log"}
+        if "why" in told:
+            self._leave_out(told["why"])
             return False
         try:
             from appliance.fleet.device.enrolment import enrol
@@ -112,19 +94,13 @@ class DemoFleet:
 
     def state(self) -> dict[str, Any]:
         """What the server knows of the box now (state, records, results, health, packages); empty without a fleet."""
-        if self.why or self._process is None or self._process.stdin is None:
+        if self.why or self._server is None:
             return {}
         try:
-            self._process.stdin.write("?\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            told = None
-        else:
-            told = self._next(_ANSWER_S)
-        if told is not None:
-            self._last = told
-        elif self._process.poll() is not None:
-            self._leave_out("its server has ended; see the log")
+            self._last = self._server.ask(_ANSWER_S)
+        except ChildFault:
+            if self._server.has_ended:
+                self._leave_out("its server has ended; see the log")
         return self._last
 
     def settle(self, is_told: Callable[[], bool], limit_s: float) -> dict[str, Any]:
@@ -140,31 +116,8 @@ class DemoFleet:
 
     def close(self) -> None:
         """End the server and remove what it kept."""
-        if self._process is not None:
-            with contextlib.suppress(OSError):
-                if self._process.stdin is not None:
-                    self._process.stdin.close()
-            try:
-                self._process.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
         self._stack.close()
 
     def _leave_out(self, why: str) -> None:
         self.why = why
         log.warning("the fleet is left out: %s", why)
-
-    def _read(self, lines: IO[str]) -> None:
-        with contextlib.suppress(ValueError):
-            for line in lines:
-                self._said.put(line)
-        self._said.put("")
-
-    def _next(self, limit_s: float) -> dict[str, Any] | None:
-        try:
-            line = self._said.get(timeout=limit_s)
-            told = json.loads(line)
-        except (queue.Empty, ValueError):
-            return None
-        return told if isinstance(told, dict) else None

@@ -67,6 +67,11 @@ class Child:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process.poll() is not None
+
     def tell(self, line: str = "?\n") -> None:
         """Say a line.
 
@@ -77,7 +82,7 @@ class Child:
             if self._process.stdin is not None:
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # its input is closed
             raise self._fault() from error
 
     def hear(self, limit_s: float) -> dict[str, Any]:
@@ -90,7 +95,9 @@ class Child:
             told = json.loads(self._said.get(timeout=limit_s))
         except (queue.Empty, ValueError) as error:
             raise self._fault() from error
-        return dict(told)
+        if not isinstance(told, dict):
+            raise self._fault()
+        return told
 
     def ask(self, limit_s: float) -> dict[str, Any]:
         """How its boxes stand.
