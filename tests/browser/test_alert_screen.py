@@ -141,6 +141,43 @@ def test_an_acknowledgement_is_seen_on_every_screen_and_closes_their_questions(
     assert store.views.alert(alert).acknowledged_by == "Zhao Lei"
 
 
+@pytest.mark.req("R-ALERT-01")
+def test_a_press_is_for_the_alert_that_stood_under_it_when_it_began_and_none_is_for_one_that_nobody_read(
+    serve, open_page, signed_in, store, write, scenes, wait_until
+):
+    _, address = serve()
+    page = open_page(address=address, context=signed_in(address, "technologist"))
+    first = write(scenes.urgent)
+    page.wait_for_selector("[data-alert-state=presented]")
+    seq = int(page.locator("html").get_attribute("data-seq"))
+    page.hover(".bottom [data-acknowledge]")
+    page.mouse.down()
+    second = write(scenes.urgent, scenes.LI)
+    page.wait_for_function("(seq) => Number(document.documentElement.dataset.seq) > seq", arg=seq)
+    # The next board tries at once what a second tap would do, before anybody can have read it.
+    page.evaluate("""() => new MutationObserver((_, watch) => {
+      watch.disconnect();
+      board.querySelector(".bottom [data-acknowledge]").click();
+      document.documentElement.dataset.tried = board.querySelector(".bottom [data-acknowledge]").dataset.acknowledge;
+    }).observe(board, { childList: true })""")
+    page.mouse.up()
+    page.wait_for_selector(f"html[data-tried='{second}']")
+    wait_until(lambda: store.views.alert(first).acknowledged_by == "Theo Technologist")
+    page.wait_for_timeout(600)
+    assert store.views.alert(second).acknowledged_by == ""
+    page.click(".bottom [data-acknowledge]")
+    wait_until(lambda: store.views.alert(second).acknowledged_by == "Theo Technologist")
+    assert page.troubles == []
+
+
+def test_a_finger_that_stays_on_the_screen_holds_no_alert_back(open_page, write, scenes):
+    page = open_page()
+    page.mouse.move(600, 300)
+    page.mouse.down()
+    alert = write(scenes.urgent)
+    page.wait_for_selector(f"[data-acknowledge='{alert}']")
+
+
 def test_the_box_is_told_when_an_alert_was_painted(open_page, store, write, scenes, wait_until):
     page = open_page()
     alert = write(scenes.urgent)

@@ -6,6 +6,9 @@ const STALE_MS = 6000; // three beats; the banner is up well within 8 s
 const RECONNECT_MS = 3000;
 const REVEAL_MS = 20000;
 const PAUSE_MS = 120000;
+const PRESS_MS = 1000; // the longest that a finger holds a new board up
+const TAP_MS = 100; // a touch ends a little before its click
+const UNREAD_MS = 500; // nobody reads an alert and presses in less
 const ANSWERS = ["screen", "technologist", "radiologist"]; // who may answer alerts; the server says so, too
 
 const root = document.documentElement;
@@ -29,6 +32,10 @@ let stream = null;
 let aliveAt = null; // performance.now() of the last word from the server
 let triedAt = -Infinity;
 let server = null; // {now, offset, at}: the server's wall clock and when it was read
+let pressedAt = null; // performance.now() of the press on the board that still lasts
+let waiting = null; // the board to paint after it
+let letGoAt = null; // its timer
+let replacedAt = -Infinity; // when another alert took the place of one that was shown
 let revealed = null; // {study, text, until}
 let sound = null;
 let chimes = 0;
@@ -72,8 +79,16 @@ function alive() {
   tick();
 }
 
+// A button that is drawn anew under a finger gets no click: the board waits until the press is over.
 function paint(html) {
+  if (pressedAt !== null) {
+    waiting = html;
+    return;
+  }
+  const before = calling();
   board.innerHTML = html;
+  const after = calling();
+  if (before && after && after !== before) replacedAt = performance.now();
   const painted = board.firstElementChild;
   root.dataset.state = painted.dataset.state;
   root.dataset.ai = painted.dataset.ai;
@@ -85,6 +100,22 @@ function paint(html) {
   if (quality.open && !board.querySelector(`[data-decide="${study}"][data-analyses="${analyses}"]`)) quality.close();
   for (const id of painted.dataset.chime.split(" ").filter(Boolean)) chime(id);
   requestAnimationFrame(() => setTimeout(presented, 0)); // after the frame that shows it
+}
+
+const calling = () => board.querySelector(".bottom [data-acknowledge]")?.dataset.acknowledge;
+
+function press() {
+  clearTimeout(letGoAt);
+  pressedAt = performance.now();
+}
+
+function letGo() {
+  clearTimeout(letGoAt);
+  pressedAt = null;
+  if (waiting === null) return;
+  const html = waiting;
+  waiting = null;
+  paint(html);
 }
 
 function presented() {
@@ -125,6 +156,7 @@ function tick() {
     for (const open of document.querySelectorAll("dialog[open]")) open.close();
     document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at), server.offset);
   }
+  if (pressedAt !== null && now - pressedAt > PRESS_MS) letGo();
   const isLost = root.dataset.connection !== "live";
   if (isLost && now - triedAt > RECONNECT_MS) connect();
   if (pausedUntil !== null && now >= pausedUntil) unpause();
@@ -356,6 +388,8 @@ const deeds = {
 const KEYS = { a: "acknowledge", t: "tell", m: "pause", p: "privacy", f: "full", l: "language", "?": "keys" };
 
 function act(button) {
+  // What was pressed is the alert that stood here before.
+  if (button?.closest(".bottom") && performance.now() - replacedAt < UNREAD_MS) return;
   if (button?.dataset.acknowledge) ask(button.dataset.acknowledge);
   else if (button?.dataset.tell) askTell(button.dataset.tell);
   else if (button?.dataset.decide) askQuality(button);
@@ -372,6 +406,10 @@ document.addEventListener("click", (click) => {
   act(click.target.closest("[data-acknowledge], [data-tell], [data-decide], .who[data-study]"));
 });
 document.getElementById("sound").addEventListener("click", () => { if (pausedUntil !== null) unpause(); });
+board.addEventListener("pointerdown", press);
+for (const end of ["pointerup", "pointercancel"]) {
+  addEventListener(end, () => { if (pressedAt !== null) letGoAt = setTimeout(letGo, TAP_MS); });
+}
 document.addEventListener("pointerdown", () => { if (sound?.state === "suspended") sound.resume(); });
 document.addEventListener("keydown", (key) => {
   const deed = KEYS[key.key.toLowerCase()];
