@@ -120,7 +120,7 @@ class OpenAssociation:
         """Wrap pynetdicom's association."""
         self._assoc = assoc
         self._message_id = 0
-        _give_answers_back(assoc)
+        give_answers_back(assoc)
 
     def send(self, item: Item, *, high: bool = False) -> Sent:
         """One C-STORE; ``high`` sets DIMSE priority HIGH. A file goes as it is, by chunks.
@@ -148,7 +148,7 @@ class OpenAssociation:
         return bool(self._assoc.is_established)
 
 
-def _give_answers_back(assoc: Any) -> None:
+def give_answers_back(assoc: Any) -> None:
     """Let no answer fall between pynetdicom's two threads.
 
     ``send_c_store`` stops the library's own loop before it waits for the answer, but one that has just passed its

@@ -15,6 +15,7 @@ from pynetdicom.sop_class import ModalityPerformedProcedureStep as Step
 
 from appliance.records import Outcome, Reason
 from appliance.simulate.pacs import Pacs
+from appliance.simulate.scanner import give_answers_back
 from appliance.simulate.scenarios import SCENARIOS
 from appliance.store.facts import Kind
 
@@ -195,6 +196,7 @@ def test_nothing_flagged_is_taken_back_when_the_scanner_lists_an_image_that_neve
         ae = AE(ae_title="CT-1")
         ae.add_requested_context(Step)
         assoc = ae.associate("127.0.0.1", box.daemon.dicom_port, ae_title="SCANSIDE")
+        give_answers_back(assoc)
         uid = generate_uid()
         assert assoc.send_n_create(began, Step, uid)[0].Status == 0
         assert assoc.send_n_set(ended, Step, uid)[0].Status == 0
@@ -221,6 +223,7 @@ def test_listed_series_is_ready_with_its_last_image_while_the_scanner_holds_its_
         ae = AE(ae_title="CT-1")
         ae.add_requested_context(Step)
         assoc = ae.associate("127.0.0.1", box.daemon.dicom_port, ae_title="SCANSIDE")
+        give_answers_back(assoc)
         assert assoc.send_n_create(began, Step, uid)[0].Status == 0
         with box.scanner("CT-1").open(series) as sending:
             for ds in series[:-1]:

@@ -36,6 +36,7 @@ from scp_kit import (
 from appliance.dicom.headers import data_set_offset
 from appliance.errors import ConfigError
 from appliance.intake.peers import Peers, SourceSettings
+from appliance.simulate.scanner import give_answers_back
 
 PRIVATE_CLASS = "1.3.46.670589.11.0.0.12.1"
 
@@ -110,6 +111,7 @@ def test_images_of_pynetdicom_are_kept_byte_identical(box, images):
     ae = AE()
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", box.port)
+    give_answers_back(association)
     statuses = [association.send_c_store(dcmread(path)).Status for path in sorted(folder.iterdir())]
     association.release()
 

@@ -19,6 +19,7 @@ from appliance.config import ClientTls
 from appliance.deliver.dicom_scu import Association, Peer
 from appliance.deliver.retry import NoAssociation
 from appliance.dicom.pdus import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from appliance.simulate.scanner import give_answers_back
 from appliance.store.facts import Kind
 
 pytestmark = [
@@ -89,6 +90,7 @@ def test_images_steps_and_commitment_go_over_tls_both_ways_and_nothing_goes_with
             assert_refused(port, "CT-1", ClientTls(ca_path=hospital.path))
             assoc = scanner.associate("127.0.0.1", port, ae_title="SCANSIDE", tls_args=client(hospital, theirs))
             assert assoc.is_established
+            give_answers_back(assoc)
             uid = generate_uid()
             assert assoc.send_n_create(began, Step, uid)[0].Status == 0
             for ds in images[:2]:

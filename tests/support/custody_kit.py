@@ -11,6 +11,8 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel
 
+from appliance.simulate.scanner import give_answers_back
+
 INSTANCE = "1.2.840.10008.1.20.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -61,6 +63,7 @@ def send_event(port, ds, event_type, *, calling, called, host="127.0.0.1", tls=N
     ae.add_requested_context(StorageCommitmentPushModel)
     roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
     assoc = ae.associate(host, port, ae_title=called, ext_neg=roles, tls_args=tls)
+    give_answers_back(assoc)
     if not assoc.is_established:
         return None
     status, _ = assoc.send_n_event_report(ds, event_type, StorageCommitmentPushModel, INSTANCE)
@@ -157,6 +160,7 @@ class AskingScanner:
         ae = AE(ae_title=self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel)
         assoc = ae.associate("127.0.0.1", port, ae_title=called)
+        give_answers_back(assoc)
         if not assoc.is_established:
             return None, str(ds.TransactionUID)
         status, _ = assoc.send_n_action(ds, 1, StorageCommitmentPushModel, INSTANCE)

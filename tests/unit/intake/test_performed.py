@@ -13,6 +13,7 @@ from scp_kit import running_scp
 from appliance.clock import FakeClock
 from appliance.intake.performed import PerformedSteps, listed_images
 from appliance.records import StepState
+from appliance.simulate.scanner import give_answers_back
 from appliance.store import Store
 
 
@@ -26,6 +27,7 @@ def modality(tmp_path):
         ae = AE(ae_title="CT1")
         ae.add_requested_context(Step)
         assoc = ae.associate("127.0.0.1", box.port, ae_title="BOX7")
+        give_answers_back(assoc)
         assoc.store, assoc.woken = store, woken
         yield assoc
         assoc.release()

@@ -12,6 +12,7 @@ from scp_kit import RawPeer, data_pdu, data_pdus, running_scp
 
 from appliance.dicom import commands
 from appliance.errors import StoreError
+from appliance.simulate.scanner import give_answers_back
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
 
@@ -42,7 +43,9 @@ def associate(box, *classes):
     ae = AE(ae_title="CT1")
     for uid in classes:
         ae.add_requested_context(uid)
-    return ae.associate("127.0.0.1", box.port, ae_title="BOX7")
+    assoc = ae.associate("127.0.0.1", box.port, ae_title="BOX7")
+    give_answers_back(assoc)
+    return assoc
 
 
 def wanted(count):

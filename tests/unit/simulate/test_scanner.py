@@ -28,7 +28,7 @@ def test_answer_taken_by_the_librarys_loop_goes_back_and_requests_are_served():
 
 
 def test_the_library_still_has_what_the_scanner_takes_in_hand():
-    """Its loop and ``send_c_store`` share one queue; should that change, ``_give_answers_back`` must be looked at."""
+    """Its loop and ``send_c_store`` share one queue; should that change, ``give_answers_back`` must be looked at."""
     assert list(inspect.signature(Association._serve_request).parameters) == ["self", "msg", "context_id"]
     loop = inspect.getsource(Association._run_reactor)
     assert "self.dimse.get_msg(block=False)" in loop
