@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from appliance.ports import held_port
 
 # How long an example takes says how busy the machine is; a hang is pytest-timeout's.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -138,7 +141,7 @@ def dcmtk():
 def _is_dcmtk(path):
     if Path(path).read_bytes()[:2] == b"#!":  # pynetdicom's echoscu and storescu are scripts
         return False
-    shown = subprocess.run([path, "--version"], capture_output=True, timeout=20, check=False)
+    shown = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
     return b"$dcmtk:" in shown.stdout
 
 
@@ -166,14 +169,12 @@ def system_tool():
 
 @pytest.fixture(scope="session")
 def free_port():
-    """``free_port()``: a TCP port nobody listens on now, for peers that cannot be told port 0. Ours can: prefer 0."""
+    """``free_port()``: a TCP port nobody listens on, for peers that cannot be told port 0. Ours can: prefer 0.
 
-    def find():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
+    It stays ours, so that not even a test beside this one is given it.
+    """
+    with contextlib.ExitStack() as held:
+        yield partial(held_port, held)
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
+
+from appliance.ports import held_port
 
 
 def find_orthanc() -> Path | None:
@@ -71,16 +73,20 @@ class Orthanc:
         """Root of the REST interface."""
         return f"http://127.0.0.1:{self.http_port}"
 
-    def start(self, timeout_s: float = 30.0) -> None:
+    def start(self, timeout_s: float = 60.0) -> None:
         """Start it and wait until both ports answer.
 
         Raises:
             TimeoutError: It does not answer in time.
             RuntimeError: It ended at once; the message has its last lines.
         """
+        with ExitStack() as held:
+            if not self.dicom_port:
+                self.dicom_port, self.http_port = held_port(held), held_port(held)
+            self._start(timeout_s)
+
+    def _start(self, timeout_s: float) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.dicom_port:
-            self.dicom_port, self.http_port = _free_ports()
         settings = self.folder / "orthanc.json"
         settings.write_text(json.dumps({**self._settings(), **self._more}, indent=1))
         with (self.folder / "orthanc.log").open("wb") as log:
@@ -194,9 +200,3 @@ class Orthanc:
             "StoreDicom": True,
             "OverwriteInstances": True,
         }
-
-
-def _free_ports() -> tuple[int, int]:
-    """Two ports that were free a moment ago: Orthanc cannot be told to take any."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        return one.getsockname()[1], two.getsockname()[1]

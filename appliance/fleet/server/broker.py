@@ -88,7 +88,7 @@ class BrokerFiles:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where boxes reach it. Port 0 is no port here: ``free_port`` finds one."""
+    """Where boxes reach it. Port 0 is no port here: mosquitto would take it for a Unix socket."""
 
     host: str
     port: int
@@ -326,13 +326,6 @@ class Broker:
                 if text:
                     self._said.append(text)
                     log.debug("mosquitto: %s", text)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on now: mosquitto takes port 0 for a Unix socket."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _owner() -> pwd.struct_passwd | None:

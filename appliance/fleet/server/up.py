@@ -32,7 +32,7 @@ from appliance.fleet.server import heirs
 from appliance.fleet.server import tables as t
 from appliance.fleet.server.acks import Downlink
 from appliance.fleet.server.acts import expire_jobs, lift_counters
-from appliance.fleet.server.broker import Broker, Listen, free_port
+from appliance.fleet.server.broker import Broker, Listen
 from appliance.fleet.server.broker_line import BrokerAt
 from appliance.fleet.server.ca import DevCa
 from appliance.fleet.server.config import DevCaConfig, ServerConfig, StepCaConfig
@@ -69,6 +69,7 @@ from appliance.fleet.server.rollout.drive import Driver
 from appliance.fleet.server.rollout.holds import HoldTeller, end_holds
 from appliance.fleet.server.server_keys import ServerKeys, add_key
 from appliance.fleet.server.upload_door import Uploads
+from appliance.ports import held_port
 from appliance.web.pool import Pool
 from appliance.web.server import WebServer
 from engines.durable import write_private
@@ -138,7 +139,7 @@ class FleetServer:
         self._repository = Repository(config.folder / TUF, wait_s=1.0)
         self._watch = RepositoryWatch(self._repository, config.folder / KEYS, self._clock)
         self._watch.look()
-        broker = self.broker = Broker(config.folder, self._listen(), self._clock)
+        broker = self.broker = Broker(config.folder, self._listen(stack), self._clock)
         self._tls = self._certificates(broker)
         self._revocation = Revocation(engine, self._authority, broker)
         self._revocation.look(self._clock.now(), first=True)
@@ -166,10 +167,10 @@ class FleetServer:
         )
         return self.worker
 
-    def _listen(self) -> Listen:
+    def _listen(self, held: contextlib.ExitStack) -> Listen:
         given = self._config.broker
         web = given.websocket_port
-        self._port, self._web_port = given.port or free_port(), free_port() if web == 0 else web
+        self._port, self._web_port = given.port or held_port(held), held_port(held) if web == 0 else web
         return Listen(given.host, self._port, self._web_port, given.max_connections)
 
     def _prepare(self, engine: Engine) -> None:
