@@ -146,6 +146,7 @@ def _box(paper: Paper, asked: Asked, key: DeviceKey, figures: Figures, rng: rand
 
 def _state(boxes: list[SimulatedBox], figures: Figures) -> dict[str, Any]:
     versions: dict[str, int] = {}
+    records = {box.device: box.seq for box in boxes}  # before what is pending: what is told then holds for all of them
     for box in boxes:
         live = box.slots[PACKAGE].live
         versions[live[0] if live else ""] = versions.get(live[0] if live else "", 0) + 1
@@ -153,7 +154,7 @@ def _state(boxes: list[SimulatedBox], figures: Figures) -> dict[str, Any]:
         "connected": figures.connected,
         "told": not any(box.pending for box in boxes),
         "pending": [box.device for box in boxes if box.pending][:9],
-        "records": {box.device: box.seq for box in boxes},
+        "records": records,
         "serves": versions,
         "jobs": figures.jobs,
         "refused": figures.refused,
