@@ -13,7 +13,7 @@ from sender import Sender
 
 @pytest.mark.fault("T01")
 @pytest.mark.req("R-INTAKE-01")
-def test_kill_at_random_times_under_eight_senders_loses_no_acknowledged_image(tmp_path, scale):
+def test_kill_at_random_times_under_eight_senders_loses_no_acknowledged_image(tmp_path, scale, wait_until):
     rng = random.Random(20261121)
     with BoxProcess(tmp_path) as box:
         senders = [Sender(box, seed + 1) for seed in range(8)]
@@ -21,6 +21,8 @@ def test_kill_at_random_times_under_eight_senders_loses_no_acknowledged_image(tm
             threading.Event().wait(rng.uniform(0.1, 1.5))
             box.kill()
             box.start()
+        # However little a busy machine has got done between two kills.
+        wait_until(lambda: sum(len(sender.acknowledged) for sender in senders) > 50, 60)
         acknowledged = {}
         for sender in senders:
             acknowledged |= sender.end()
@@ -42,5 +44,5 @@ def test_sigterm_under_load_ends_in_time_and_loses_nothing(tmp_path, wait_until)
         for sender in senders:
             acknowledged |= sender.end()
     assert status == 0
-    assert took_s <= 20
+    assert took_s <= 30, "systemd's TimeoutStopSec"
     assert check(tmp_path / "state", acknowledged, expect_outcomes=False) == []

@@ -54,7 +54,7 @@ def test_power_cuts_lose_no_acknowledged_image(tmp_path, disk, scale, wait_until
         with box:
             for number in range(cuts):
                 senders = [Sender(box, f"{number + 1}{seed}") for seed in range(2)]
-                wait_until(lambda now=senders: all(len(sender.acknowledged) > 10 for sender in now))
+                wait_until(lambda now=senders: all(len(sender.acknowledged) > 10 for sender in now), 60)
                 if number % 2:  # every second cut comes when the last acknowledgement is already some time ago
                     for sender in senders:
                         sender.end()

@@ -150,7 +150,8 @@ def test_a_hanging_destination_delays_no_other(box, pacs, tmp_path):
         assert box.row(other)["state"] == "sent"
         working.close()
         hanging.interrupt()
-        thread.join(5)
+        thread.join(25)
+        assert not thread.is_alive(), "it waits no longer than it must"
         hanging.close()
 
 
@@ -159,17 +160,25 @@ def test_a_pacs_that_stops_reading_in_mid_object_is_given_up_in_time(box, monkey
     # 20 MB at the slowest rate that counts as alive would be 400 s; the test's patience is shorter.
     monkeypatch.setattr(dicom_scu, "SLOWEST_BYTES_PER_S", 50_000_000)
     given_up = threading.Event()
+    send_data = dicom_scu.Association._send_data
+
+    def impatient(association, *what):
+        *what, deadline = what
+        # Only here: a busy machine may take its time for the association.
+        send_data(association, *what, deadline - association.peer.timeout_s)
+
+    monkeypatch.setattr(dicom_scu.Association, "_send_data", impatient)
 
     def script(connection, _number):
         _, request = read_pdu(connection)
         connection.sendall(accept_all(request))
-        given_up.wait(10)
+        given_up.wait(60)
 
     with scripted_peer(script) as port:
-        stage = box.stage(port, timeout_s=0.2)
+        stage = box.stage(port)
         begin = time.monotonic()
         stage.step()
-        assert time.monotonic() - begin < 3.0
+        assert time.monotonic() - begin < 30
         given_up.set()
         assert "stopped reading" in box.row(one)["error"]
         stage.close()

@@ -21,11 +21,11 @@ def full_once():
     return lambda _uid: next(rest, 0x0000)
 
 
-def test_seven_days_without_a_pacs_lose_nothing_and_what_waits_goes_in_order(tmp_path, request):
+def test_seven_days_without_a_pacs_lose_nothing_and_what_waits_goes_in_order(tmp_path, request, free_port):
     objects = 20_000 if request.config.getoption("--full") else 1_000
     studies = objects // 20
     box = Box(tmp_path / "state")
-    pacs = Pacs(tmp_path / "pacs")
+    pacs = Pacs(tmp_path / "pacs", port=free_port())  # nobody takes it while the PACS is down
     pacs.start()
     stage = box.stage(pacs.port)
     wanted = defaultdict(list)

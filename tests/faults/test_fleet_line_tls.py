@@ -61,7 +61,7 @@ def listening(context):
         def serve():
             with contextlib.suppress(OSError):
                 raw, _ = listener.accept()
-                raw.settimeout(10)
+                raw.settimeout(30)
                 with raw, contextlib.suppress(OSError):
                     line = raw if context is None else context.wrap_socket(raw, server_side=True)
                     with line:
@@ -75,7 +75,7 @@ def listening(context):
         thread.start()
         yield listener.getsockname()[1], heard
         listener.close()
-        thread.join(20)
+        thread.join(30)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_box_says_nothing_to_who_is_not_its_broker(fault, cas, tmp_path):
         transport.connect(b"{}", ["scanside/v1/+/+/dn/+"])
         event = transport.events.get(timeout=30)
         transport.close(politely=False)
-        transport.join(20)
+        transport.join(30)
     if fault == "as it should be":
         assert isinstance(event, Connected), "else this test would find fault with everybody"
         assert heard

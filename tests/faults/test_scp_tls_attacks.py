@@ -61,7 +61,7 @@ def associates(port, context, calling="CT1"):
     request = associate_request("SCANSIDE", calling, [(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)], 16384)
     with (
         contextlib.suppress(OSError),
-        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        socket.create_connection(("127.0.0.1", port), 60) as plain,
         context.wrap_socket(plain) as secured,
     ):
         secured.sendall(request)
@@ -158,14 +158,14 @@ def test_a_good_certificate_of_another_scanner_does_not_lend_its_title(tmp_path,
     ids=["http", "huge record", "sslv2", "cut hello", "zeros"],
 )
 def test_what_is_no_handshake_is_ended_and_the_next_scanner_is_served(tmp_path, hospital, hello):
-    with running_scp(tmp_path, tls=settings(hospital), acse_timeout_s=1.0) as box:
-        with socket.create_connection(("127.0.0.1", box.port), 10) as raw:
+    with running_scp(tmp_path, tls=settings(hospital)) as box:
+        with socket.create_connection(("127.0.0.1", box.port), 60) as raw:
             try:
                 raw.sendall(hello)
                 raw.shutdown(socket.SHUT_WR)
                 while raw.recv(4096):
                     pass
-            except OSError as error:  # the box may hang up before we do; a silence of 10 s is a failure
+            except OSError as error:  # the box may hang up before we do; a silence of a minute is a failure
                 if error.errno not in {errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE}:
                     raise
         assert associates(box.port, client(hospital.issue("CT1")))[0] == pdus.ASSOCIATE_AC

@@ -106,7 +106,7 @@ def technologist(browser, theo):
 
 def handshake(address, context):
     """Version and suite that a client and the server agree on."""
-    plain = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 10)
+    plain = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 60)
     with plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
         return connection.version(), connection.cipher()[0]
 
@@ -218,7 +218,7 @@ def test_a_box_whose_own_certificate_is_over_or_ends_soon_starts_serves_and_says
 def test_plain_http_on_the_port_of_tls_gets_no_page_and_harms_nobody(address, browser):
     port = int(address.rpartition(":")[2])
     for said in (b"GET /sign-in HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x00" * 4096, b"\x16\x03\x01\xff\xff", b""):
-        with socket.create_connection(("127.0.0.1", port), 10) as connection, contextlib.suppress(ConnectionError):
+        with socket.create_connection(("127.0.0.1", port), 60) as connection, contextlib.suppress(ConnectionError):
             connection.sendall(said)
             connection.shutdown(socket.SHUT_WR)
             assert b"HTTP" not in connection.recv(4096)

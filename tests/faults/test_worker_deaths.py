@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydicom.uid import JPEG2000Lossless
@@ -56,7 +57,7 @@ def package(tmp_path):
     )
 
 
-def ask(link, spool, tmp_path, mode, *, limit_s=20.0, analysis_id=1):
+def ask(link, spool, tmp_path, mode, *, limit_s=60.0, analysis_id=1):
     refs = spool.take([xray_file(tmp_path / "xray", seed=str(analysis_id))])
     inputs = {"image": series(refs, "xray", str(analysis_id))}
     return link.finish(analysis_id, f"toy-{mode}", inputs, limit_s=limit_s)
@@ -70,21 +71,20 @@ def test_a_crash_is_told_with_its_signal_and_the_next_worker_serves_the_next_stu
     assert caught.value.analysis_id == 41
     ended = wait_event(link, WorkerEnded)
     assert (ended.analysis_id, ended.series_key) == (41, "41")
-    begun = time.monotonic()
     wait_ready(link)
     assert isinstance(ask(link, spool, tmp_path, "ok", analysis_id=42), Result)
-    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.fault("T29")
 @pytest.mark.req("R-TRIAGE-02")
-def test_a_hang_ends_at_its_limit_by_the_workers_own_timer(make_link, spool, package, tmp_path):
+def test_a_hang_ends_at_its_limit_by_the_workers_own_timer(make_link, spool, package, tmp_path, monkeypatch):
+    monkeypatch.setattr("appliance.triage.worker_client.GRACE_S", 60.0)  # the daemon's own limit is far away
     link = make_link(package("hang"), backend="fake")
     begun = time.monotonic()
     with pytest.raises(WorkerTimedOut, match="SIGALRM") as caught:
         ask(link, spool, tmp_path, "hang", limit_s=0.5)
     assert caught.value.analysis_id == 1
-    assert 0.5 <= time.monotonic() - begun < 2.4, "before the daemon's own limit"
+    assert 0.5 <= time.monotonic() - begun < 60, "before the daemon's own limit"
 
 
 @pytest.mark.fault("T29")
@@ -92,27 +92,27 @@ def test_a_hang_ends_at_its_limit_by_the_workers_own_timer(make_link, spool, pac
 def test_a_call_that_never_gives_the_interpreter_back_is_ended_too():
     """PyDLL keeps the interpreter's lock while pause() sleeps for ever: no Python code, no signal handler can run."""
     code = "import ctypes; from appliance.triage.worker import limited\nwith limited(0.3): ctypes.PyDLL(None).pause()"
-    ended = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert ended.returncode == -signal.SIGALRM
 
 
 @pytest.mark.fault("T29")
-def test_a_stopped_worker_whose_timer_cannot_fire_is_ended_by_the_daemon(
-    make_link, spool, package, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("appliance.triage.worker_client.GRACE_S", 0.3)
-    link = make_link(package("slow", seconds=60), backend="fake")
-    pid = link._worker.pid
+def test_a_stopped_worker_whose_timer_cannot_fire_is_ended_by_the_daemon(make_link, spool, package, tmp_path):
+    link = make_link(package("slow", seconds=600), backend="fake")
+    pid, later_s = link._worker.pid, [0.0]
+    # The daemon's clock alone comes to the limit, once the worker is stopped: its own timer must not be the first.
+    link._clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later_s[0])
 
     def stop_it():
         while not any(p.step == "infer" for p in link.progress):
             time.sleep(0.005)
         os.kill(pid, signal.SIGSTOP)
+        later_s[0] = 1000.0
 
     stopper = threading.Thread(target=stop_it)
     stopper.start()
-    with pytest.raises(WorkerTimedOut, match="no answer within 1 s"):
-        ask(link, spool, tmp_path, "slow", limit_s=1)
+    with pytest.raises(WorkerTimedOut, match="no answer within 60 s"):
+        ask(link, spool, tmp_path, "slow")
     stopper.join()
     assert wait_event(link, WorkerEnded).pid == pid
 
@@ -130,7 +130,7 @@ def test_memory_has_an_end_that_costs_one_analysis_and_not_the_worker(make_link,
 
 @pytest.mark.fault("T29")
 def test_killed_in_the_middle_as_by_the_kernel_when_memory_ends(make_link, spool, package, tmp_path):
-    link = make_link(package("slow", seconds=60), backend="fake")
+    link = make_link(package("slow", seconds=600), backend="fake")
     pid = link._worker.pid
 
     def kill_it():
@@ -151,7 +151,7 @@ def test_a_death_while_preparing_ahead_names_the_series_and_blames_no_analysis(m
     link = make_link(make_ct_package(tmp_path / "ct"))
     big = ct_files(tmp_path / "f", box_head(range(0, 60, 5), matrix=512, spacing_mm=0.5), syntax=JPEG2000Lossless)
     link.open("77", "ct", ["toy-ct"])
-    for ref in spool.take(big * 4):
+    for ref in spool.take(big * 40):  # so many that the worker is at it whenever the kill comes
         link.add("77", ref.key, Path(ref.path))
     while not any(p.series_key == "77" for p in link.progress):
         time.sleep(0.002)
@@ -186,17 +186,19 @@ def test_a_backend_that_fails_costs_one_analysis_and_gives_no_score(make_link, s
 @pytest.mark.fault("T29")
 def test_crashes_on_three_studies_take_the_worker_away_for_a_minute(make_link, spool, package, tmp_path):
     link = make_link(package("crash"), backend="fake")
-    policy = WorkerPolicy(time.monotonic())
-    policy.ready(time.monotonic())
+    now = 0.0  # the policy's: it also minds how long a worker takes to start, which says how busy this machine is
+    policy = WorkerPolicy(now)
+    policy.ready(now)
     for number in (1, 2, 3):
         wait_ready(link)
-        policy.ready(time.monotonic())
+        now += 1
+        policy.ready(now)
         with pytest.raises(WorkerLost):
             ask(link, spool, tmp_path, "crash", analysis_id=number)
         ended = wait_event(link, WorkerEnded)
-        policy.ended(ended.at_mono, str(ended.analysis_id))
-        link.want(policy.wants_worker(time.monotonic()))
-    now = time.monotonic()
+        now += 1
+        policy.ended(now, str(ended.analysis_id))
+        link.want(policy.wants_worker(now))
     assert "3 different studies" in policy.unavailable(now).why
     assert not policy.wants_worker(now + 50)
     assert policy.wants_worker(now + 60)
@@ -215,9 +217,9 @@ def listening(tmp_path, spool, package):
     folder = package("hang")
     command = [sys.executable, "-m", "appliance.triage.worker", "--socket", str(tmp_path / "d.sock")]
     process = subprocess.Popen([*command, "--spool", str(spool.root), "--trust", str(folder), "--backend", "fake"])
-    listener.settimeout(30)
+    listener.settimeout(60)
     connection, _ = listener.accept()
-    connection.settimeout(30)
+    connection.settimeout(60)
     yield connection, process, folder
     process.kill()
     process.wait()
@@ -235,7 +237,7 @@ def test_a_worker_that_is_told_nonsense_ends_itself(listening, garbage):
     connection, process, _ = listening
     assert b'"hello"' in read(connection)
     connection.sendall(garbage)
-    assert process.wait(20) == 2
+    assert process.wait(60) == 2
 
 
 def test_a_worker_whose_daemon_is_gone_ends_at_once_even_inside_of_a_hang(listening, spool, tmp_path):
@@ -244,15 +246,15 @@ def test_a_worker_whose_daemon_is_gone_ends_at_once_even_inside_of_a_hang(listen
     connection.sendall(encode(load_message(folder)))
     assert b'"loaded"' in read(connection) + read(connection)
     refs = spool.take([xray_file(tmp_path / "x")])
-    asked = Finish(analysis_id=1, package="toy-hang", inputs={"image": series(refs, "xray")}, limit_s=60)
+    asked = Finish(analysis_id=1, package="toy-hang", inputs={"image": series(refs, "xray")}, limit_s=600)
     connection.sendall(encode(asked))
     while b'"infer"' not in read(connection):
         pass
     connection.close()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
-def test_a_worker_dies_with_a_daemon_that_is_killed(tmp_path, spool, package):
+def test_a_worker_dies_with_a_daemon_that_is_killed(tmp_path, spool, package, wait_until):
     """PR_SET_PDEATHSIG: nobody is left to close the socket in order, and the worker may be inside of native code."""
     folder = package("ok")
     script = textwrap.dedent("""
@@ -273,10 +275,7 @@ def test_a_worker_dies_with_a_daemon_that_is_killed(tmp_path, spool, package):
         os.kill(worker, signal.SIGSTOP)  # it cannot see that its socket closes
         daemon.kill()
     try:
-        deadline = time.monotonic() + 10
-        while is_alive(worker):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not is_alive(worker))
     finally:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)

@@ -38,7 +38,8 @@ LIKE_A_HEAD = {
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory):
-    with box_with_pacs(tmp_path_factory.mktemp("guards")) as (running, _):
+    quick = {"quiet_min_s": 2.0}  # a series that is taken as whole too early is looked at again
+    with box_with_pacs(tmp_path_factory.mktemp("guards"), completeness=quick) as (running, _):
         yield running
 
 

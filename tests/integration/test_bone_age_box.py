@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
     """A package made by the one command, on phantoms."""
     folder = tmp_path_factory.mktemp("trained") / NAME
     command = [sys.executable, "tools/train/bone_age", "--phantom", "--out", folder]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -118,7 +118,7 @@ def test_hand_xray_becomes_a_passive_finding_and_a_report_with_months_and_sd(tra
         assert refused.live[0].findings == ()
         assert box.ended(foot.StudyInstanceUID).outcome is Outcome.NOT_APPLICABLE
 
-        reports = [pydicom.dcmread(arrival.path) for arrival in pacs.wait_for(2)]
+        reports = [pydicom.dcmread(arrival.path) for arrival in pacs.wait_for(2, 90)]
         (report,) = [ds for ds in reports if ds.StudyInstanceUID == image.StudyInstanceUID]
         numbers = _numbers(report)
         # The second is its standard deviation (CID 7464).

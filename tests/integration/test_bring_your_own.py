@@ -100,7 +100,7 @@ def follow(folder, brought, ports, program):
         env={**os.environ, **mine, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=280,
         check=False,
     )
     log = work / "box.log"
@@ -180,7 +180,7 @@ def small(tmp_path_factory):
         folder = root / name
         call("model", "new", folder, "--from", f"{folder}.onnx", "--kind", one.kind, "--findings", one.findings)
         editor = edited(root, one.answers)
-        subprocess.run([editor, folder / "model.yaml", folder / "CARD.md"], check=True, timeout=30)
+        subprocess.run([editor, folder / "model.yaml", folder / "CARD.md"], check=True, timeout=60)
         call("phantom", one.phantom, root / f"{name}-phantom")
         call("model", "golden", folder, "--dicom", root / f"{name}-phantom", "--origin", "phantom")
         call("model", "sign", folder, *key)

@@ -79,7 +79,7 @@ def config_path(box, tmp_path_factory):
 def screen(box):
     """A browser's requests in Chinese."""
     base = f"http://127.0.0.1:{box.daemon.screen_port}"
-    with httpx.Client(base_url=base, cookies={COOKIE: session(box.store)}, follow_redirects=True) as client:
+    with httpx.Client(base_url=base, cookies={COOKIE: session(box.store)}, follow_redirects=True, timeout=60) as client:
         assert client.get("/language", params={"to": "zh_Hans_CN", "next": "/alert"}).status_code == 200
         yield client
 
@@ -90,7 +90,7 @@ def scanside(*words):
         [sys.executable, "-m", "appliance.cli", *map(str, words), "--json"],
         env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"},
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")

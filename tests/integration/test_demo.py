@@ -32,7 +32,7 @@ def demo(*arguments, program=("-m", "appliance.cli")):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         check=False,
     )
     return done, json.loads(done.stdout)
@@ -151,7 +151,7 @@ def test_one_click_opens_the_alert_screen_of_the_demo_and_each_role_can_sign_in(
                 assert desk.get(path).status_code == 200
     finally:
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
 
 
 def test_folder_that_is_not_empty_is_not_touched(tmp_path):
@@ -161,7 +161,7 @@ def test_folder_that_is_not_empty_is_not_touched(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2

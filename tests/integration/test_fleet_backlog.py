@@ -125,8 +125,11 @@ def test_a_day_without_the_broker_is_told_whole_in_order_and_as_fast_as_the_line
     try:
         wait_until(lambda: int(store.fleet.state("sess", "0")) >= 2)  # it tries, and nobody is there
         assert store.journal.cursor("fleet") == 0
+        # No row goes before somebody listens: it would be lost, and come again after those behind it.
+        box.link._talk.hold(600)
         broker.start()
         server = ServerStandIn(broker, key, box)
+        box.link._talk.hold(0)
         began = time.monotonic()
         wait_until(lambda: box.cursor >= max(rows), 120)
         took = time.monotonic() - began
@@ -186,15 +189,17 @@ def test_a_line_that_flaps_while_a_day_is_told_loses_and_reorders_nothing(
     box = Box(
         tmp_path, broker, key, device="box-day-0003", store=store, contents=contents, inbox=FakeInbox(bytes_per_s=1500)
     )
-    seen, chance = {}, random.Random(7)
+    seen, chance, away_s, killed_at = {}, random.Random(7), 0.0, None
     server = ServerStandIn(broker, key, box)
     try:
         for n in range(10):
             before = box.cursor
             wait_until(lambda: box.link.is_connected, 60)
+            away_s += 0.0 if killed_at is None else time.monotonic() - killed_at
             wait_until(lambda b=before: box.cursor > b or box.cursor >= max(rows), 60)
             threading.Event().wait(chance.uniform(0, 0.2))
             broker.kill()
+            killed_at = time.monotonic()
             for kept in broker.folder.glob("mosquitto.db*"):
                 kept.unlink()
             seen.update(told(server))
@@ -205,18 +210,22 @@ def test_a_line_that_flaps_while_a_day_is_told_loses_and_reorders_nothing(
             server = ServerStandIn(broker, key, box)
         box.inbox.document = FakeInbox(bytes_per_s=10_000_000).document
         wait_until(lambda: box.cursor >= max(rows), 120)
+        away_s += time.monotonic() - killed_at
         seen.update(told(server))
         assert seen.items() >= rows.items()
         sessions = int(store.fleet.state("sess"))
-        assert 10 <= sessions < 200
+        assert 10 <= sessions < 50 + away_s / 0.05, "it waits between two attempts, here for the shortest time"
     finally:
         server.close()
         box.stop(politely=False)
 
 
 @pytest.mark.req("R-FLEET-44", "R-FLEET-90")
-def test_a_model_is_out_of_service_in_the_moment_of_contact_after_a_day_without_it(broker, tmp_path, wait_until):
+def test_a_model_is_out_of_service_in_the_moment_of_contact_after_a_day_without_it(
+    broker, tmp_path, wait_until, monkeypatch
+):
     """The whole daemon; the issue allows five minutes from contact. By a file: test_fleet_stick_box.py."""
+    monkeypatch.setattr("appliance.fleet.device.pace._MOST_S", 2.0)  # how long it takes to contact is not looked at
     device, key, state = "box-out-0001", DeviceKey.generate(), tmp_path / "state"
     make_toy_xray_package(tmp_path / "one")
     trust = Trust(online=(keys()["online"].public.pem(),), release=(keys()["release"].public.pem(),))
@@ -229,11 +238,11 @@ def test_a_model_is_out_of_service_in_the_moment_of_contact_after_a_day_without_
     daemon.start()
     server = None
     try:
-        wait_until(lambda: [row.version for row in daemon.store.packages.all() if row.runs] == ["1.0.0"])
+        wait_until(lambda: [row.version for row in daemon.store.packages.all() if row.runs] == ["1.0.0"], 90)
         wait_until(lambda: int(daemon.store.fleet.state("sess", "0")) >= 1)
         broker.start()
         server = ServerStandIn(broker, keys()["online"], SimpleNamespace(key=key, address=Address(TENANT, device)))
-        wait_until(lambda: server.of(Up.GET), 90)
+        wait_until(lambda: server.of(Up.STATUS), 90)  # retained: it may have come before anybody listened
         contact = time.monotonic()
         now = int(SystemClock().now().timestamp() * 1000)
         job = Job(

@@ -17,6 +17,9 @@ from appliance.fleet.server.cli.demo import memory_folder
 from appliance.fleet.server.demo.demo import Demo
 from appliance.fleet.server.rollout.plan import BoxWord, RollOutState
 
+#: What each part of the demo may take where other tests run beside it; how fast it is is not judged here.
+SLOW_S = 240.0
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _mosquitto():
@@ -37,10 +40,11 @@ def said_by(demo):
     return {name: check for name, check in demo.document()["checks"].items() if not check["ok"]}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.req("R-FLEET-92")
 def test_a_bad_canary_stops_the_roll_out_and_no_other_box_is_touched(folder):
     lines = []
-    with Demo(folder, lines.append, real=3, simulated=12) as demo:
+    with Demo(folder, lines.append, real=3, simulated=12, limit_s=SLOW_S) as demo:
         went_well = demo.run()
     assert went_well, (said_by(demo), lines)
     checks = demo.document()["checks"]
@@ -52,9 +56,10 @@ def test_a_bad_canary_stops_the_roll_out_and_no_other_box_is_touched(folder):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.req("R-FLEET-92")
 def test_a_version_that_is_good_everywhere_reaches_every_box_through_all_waves(folder):
-    with Demo(folder, print, real=3, simulated=60) as demo:
+    with Demo(folder, print, real=3, simulated=60, limit_s=SLOW_S) as demo:
         assert demo.run(), said_by(demo)
         told = demo.let_good_out(400.0)
         assert told.page.row.state is RollOutState.FINISHED, told.page

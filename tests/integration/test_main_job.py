@@ -40,7 +40,7 @@ def test_bleed_ends_in_an_alert_that_a_person_acknowledges_and_a_report_in_the_p
     assert view.alert.chime
     box.store.alerts.acknowledge(view.alert.id, Actor(kind=ActorKind.PERSON, name="Li", role="technologist"))
     assert box.store.views.alert(view.alert.id).acknowledged_by == "Li"
-    (arrival,) = box.pacs.wait_for(1)
+    (arrival,) = box.pacs.wait_for(1, 90)
     report = pydicom.dcmread(arrival.path)
     assert report.Modality == "SR"
     assert report.StudyInstanceUID == bleed[0].StudyInstanceUID

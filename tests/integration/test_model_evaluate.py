@@ -130,7 +130,7 @@ def test_a_study_that_kills_or_stops_the_child_ends_that_study_alone(tmp_path, m
     found.sort(key=lambda study: next(name for name in study.names if len(name) == 1))
     assert (len(found), others) == (6, [])
     monkeypatch.setattr(evaluation_run, "_MODULE", "evaluation_deeds")
-    monkeypatch.setattr(evaluation_run, "Triage", lambda: Triage(xray_deadline_s=0.5))
+    monkeypatch.setattr(evaluation_run, "Triage", lambda: Triage(xray_deadline_s=5.0))
     seen = []
     ran = evaluation_run.run_studies(package, [], found, trusted=True, threads=1, on_done=seen.append)
     assert [(study.reason, study.scores.get("bright-blob")) for study in ran.studies] == [

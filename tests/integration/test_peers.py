@@ -37,7 +37,7 @@ def phantoms():
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory):
-    with box_with_pacs(tmp_path_factory.mktemp("peers")) as (running, _):
+    with box_with_pacs(tmp_path_factory.mktemp("peers"), completeness={"quiet_min_s": QUIET_S}) as (running, _):
         yield running
 
 
@@ -193,14 +193,14 @@ def to(name, port):
         "port": port,
         "ae_title": name,
         "send": ["original", "sr"],
-        "timeout_s": 10,
+        "timeout_s": 30,
     }
 
 
 # -- ways in which scanners send ---------------------------------------------------------------------------------------
 
-#: Below the shortest quiet time of 2 s, with room for a busy machine.
-PAUSE_S = 1.2
+#: Far below the shortest quiet time: a busy machine makes each pause longer.
+PAUSE_S, QUIET_S = 1.2, 10.0
 
 
 def pause():
@@ -224,7 +224,7 @@ def held_open_and_interleaved(box, bleed, plain, is_over):
             assert held.send(item).status == 0
             if number in {3, len(items) // 2, len(items) - 3}:
                 pause()
-        assert is_over.wait(60)
+        assert is_over.wait(280)
 
 
 def two_associations_at_once(box, bleed, _, is_over):
@@ -256,7 +256,7 @@ def sent_by_ways(box, phantoms):
         finally:
             is_over.set()
         for one in work.values():
-            one.result(30)
+            one.result(60)
     return made
 
 

@@ -235,15 +235,18 @@ def test_listening_on_ipv6_works(tmp_path):
 @pytest.mark.req("R-INTAKE-03")
 def test_response_waits_for_the_sink(box):
     release, asked = threading.Event(), threading.Event()
-    box.sink.on_store = lambda _: (asked.set(), release.wait(30))
+    box.sink.on_store = lambda _: (asked.set(), release.wait(60))
     ds = ct(SOPInstanceUID=generate_uid())
-    with RawPeer(box.port, timeout_s=0.3) as peer:
+    with RawPeer(box.port) as peer:
         peer.associate()
+        request = data_pdu(1, store_rq(ds.SOPClassUID, ds.SOPInstanceUID), command=True)
+        peer.send(request + data_pdu(1, encode(ds)))
+        assert asked.wait(60)
+        peer.sock.settimeout(0.3)
         with pytest.raises(TimeoutError):
-            peer.store(encode(ds), sop_instance=ds.SOPInstanceUID)
-        assert asked.is_set()
+            peer.status()
         release.set()
-        peer.sock.settimeout(30)
+        peer.sock.settimeout(60)
         assert peer.status() == 0
 
 

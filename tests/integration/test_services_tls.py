@@ -36,7 +36,7 @@ def client(authority, pair):
 
 
 def assert_refused(port, calling, tls):
-    peer = Peer(host="127.0.0.1", port=port, called_ae="SCANSIDE", calling_ae=calling, timeout_s=10, tls=tls)
+    peer = Peer(host="127.0.0.1", port=port, called_ae="SCANSIDE", calling_ae=calling, timeout_s=30, tls=tls)
     with pytest.raises(NoAssociation):
         Association(peer, [(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)])
 

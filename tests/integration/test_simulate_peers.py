@@ -34,13 +34,13 @@ def series(tmp_path_factory):
 
 
 @pytest.fixture
-def pacs(tmp_path):
-    with Pacs(tmp_path / "pacs") as running:
+def pacs(tmp_path, free_port):
+    with Pacs(tmp_path / "pacs", port=free_port()) as running:  # nobody takes it while the PACS is down
         yield running
 
 
 def scanner(peer, **options):
-    return Scanner("CT-1", "PACS", "127.0.0.1", peer.port, timeout_s=10, **options)
+    return Scanner("CT-1", "PACS", "127.0.0.1", peer.port, timeout_s=60, **options)
 
 
 def digests(paths):
@@ -158,12 +158,13 @@ def test_a_lost_response_leaves_the_object_stored_and_the_sender_without_an_answ
 
 def test_a_silent_pacs_lets_the_sender_run_into_its_own_timeout(pacs, series):
     pacs.manner = Manner.SILENT
-    with RawScu("127.0.0.1", pacs.port, timeout_s=0.3) as raw:
+    with RawScu("127.0.0.1", pacs.port) as raw:
         accepted = raw.associate([(CTImageStorage, [ImplicitVRLittleEndian])])
         part = split(series[0])
+        raw._socket.settimeout(0.3)  # only now: a busy machine may take its time for the association
         with pytest.raises(TimeoutError):
             raw.store(next(iter(accepted)), part.sop_class_uid, part.sop_instance_uid, part.data)
-    assert len(pacs.arrivals) == 1
+        assert len(pacs.wait_for(1)) == 1
 
 
 def test_a_refusing_pacs_and_one_that_is_down_are_no_association(pacs, series):
@@ -256,7 +257,7 @@ def storescp(dcmtk, free_port, tmp_path, wait_until):
         yield port, folder
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_the_raw_sender_stores_at_dcmtk_byte_for_byte(storescp, series):

@@ -83,7 +83,7 @@ def served(store, clock, packages, *, config=None, tools=None):
             headers={"Origin": address},
             cookies=cookies,
             follow_redirects=True,
-            timeout=20,
+            timeout=60,
         )
         clients.append(client)
         return Person(client)

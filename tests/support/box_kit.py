@@ -30,7 +30,7 @@ def box_config(
                 "port": pacs_port,
                 "ae_title": "PACS",
                 "send": ["original", "sr"],
-                "timeout_s": 5,
+                "timeout_s": 30,
                 **({"outcomes": outcomes} if outcomes else {}),
             }
         ]
@@ -42,6 +42,8 @@ def box_config(
         "packages": [{"name": name, "role": "live"} for name in packages],
         "disk": {"reserve_bytes": 0, "reserve_fraction": 0},
         "screen": {"port": 0},
+        # Longer than a busy machine holds up a scanner: a series taken as whole too early has two results.
+        "completeness": {"quiet_min_s": 5.0},
     }
     for name, section in sections.items():
         document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section

@@ -51,7 +51,7 @@ def clear_images(store, clock, port):
 
 def ask(store, clock, port):
     destination = DicomDestination(
-        kind="dicom", name="pacs", host="127.0.0.1", port=port, ae_title="PACS", commitment=True, timeout_s=5
+        kind="dicom", name="pacs", host="127.0.0.1", port=port, ae_title="PACS", commitment=True, timeout_s=30
     )
     stage = commitment.CommitmentStage(
         destination, store.commitments, store.deliveries, clock, box_ae_title="SCANSIDE", rng=random.Random(1)

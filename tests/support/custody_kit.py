@@ -48,7 +48,7 @@ class Waits:
             self.rows.append(row)
             self.changed.notify_all()
 
-    def wait(self, count=1, timeout_s=30):
+    def wait(self, count=1, timeout_s=60):
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.rows) >= count, timeout_s), f"only {self.rows}"
             return self.rows
@@ -104,6 +104,7 @@ class CommittingPacs:
         self.callers.append(event.assoc.requestor.ae_title)
         status = self.action_status
         if self.here and not status:
+            give_answers_back(event.assoc)
             threading.Timer(0.05, self._report_here, (event.assoc, ds.TransactionUID, uids)).start()
         self.requests.add((str(ds.TransactionUID), uids))
         return status, None

@@ -49,7 +49,7 @@ def storescp(program, folder, port, wait_until):
         yield folder
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 @contextlib.contextmanager
@@ -79,4 +79,4 @@ def worklist(program, folder, port, wait_until):
         yield entries
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)

@@ -98,7 +98,7 @@ class Box:
 
     def stage(self, port: int, *, evaluation: bool = False, **settings: Any) -> DeliverStage:
         """A stage that delivers to a loopback port as destination "pacs"."""
-        fields = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 5.0}
+        fields = {"kind": "dicom", "name": "pacs", "host": "127.0.0.1", "ae_title": "PACS", "timeout_s": 30.0}
         return self.stage_to(DicomDestination(**{**fields, "port": port, **settings}), evaluation=evaluation)
 
     def stage_to(self, destination: Destination, *, evaluation: bool = False) -> DeliverStage:
@@ -161,7 +161,7 @@ def scripted_peer(script):
 
     def serve(connection, number):
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
+            connection.settimeout(60)
             script(connection, number)
 
     main = threading.Thread(target=accept, daemon=True)
@@ -171,9 +171,9 @@ def scripted_peer(script):
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        main.join(5)
+        main.join(60)
         for thread in threads:
-            thread.join(12)
+            thread.join(60)
 
 
 def read_pdu(connection) -> tuple[int, bytes]:

@@ -127,10 +127,15 @@ def _find(name, folders=()):
     return shutil.which(name, path=path)
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _held_port():
+    """A socket whose port is nobody else's until it is closed, while the program that listens there is away too.
+
+    It is bound and never listens; a program that says SO_REUSEADDR, as mosquitto does, listens beside it.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def _as_nobody(folder):
@@ -207,7 +212,8 @@ class Mosquitto:
         self.folder = Path(tempfile.mkdtemp(prefix="scanside-broker-"))
         self.ca = FleetCa(self.folder)
         self.is_plain = plain
-        self.port = _free_port()
+        self._held = _held_port()
+        self.port = self._held.getsockname()[1]
         mine = self.ca.issue("broker", server=True)
         given = {"folder": self.folder, "ca": self.ca.path, "certificate": mine.certificate, "key": mine.key}
         (self.folder / "acl").write_text(_ACL)
@@ -240,6 +246,7 @@ class Mosquitto:
     def close(self):
         """End it, and leave nothing."""
         self.stop()
+        self._held.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def context(self, issued=None):
@@ -260,7 +267,7 @@ class TestClient:
         self.inbox = queue.SimpleQueue()
         self.answers = {}
         self.ended = []
-        up = queue.SimpleQueue()
+        up = self._up = queue.SimpleQueue()
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=name,
@@ -281,8 +288,12 @@ class TestClient:
         self.client.loop_start()
         self.reason = up.get(timeout=30)
         for topic in listen:
-            self.client.subscribe(topic, qos=1)
-            up.get(timeout=30)
+            self.listen(topic)
+
+    def listen(self, topic):
+        """Subscribe; returns once the broker has taken it."""
+        self.client.subscribe(topic, qos=1)
+        self._up.get(timeout=30)
 
     def publish(self, topic, payload, properties=None, *, retain=False, qos=1):
         """Publish; returns the id of ``answers``."""
@@ -413,8 +424,8 @@ class Postgres:
 
     def close(self):
         """End it, and leave nothing."""
-        self.process.send_signal(signal.SIGINT)  # its fast shutdown
-        self.process.wait(30)
+        self.process.send_signal(signal.SIGINT)  # its fast shutdown: it still writes what all tests left in memory
+        self.process.wait(120)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

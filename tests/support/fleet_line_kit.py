@@ -85,7 +85,7 @@ class Hasty(random.Random):
 
 
 class ServerStandIn:
-    """Keeps every row once by its key, and acknowledges where it is told to."""
+    """Keeps every row once by its key, and acknowledges where it is told to. Once it is there, it listens."""
 
     def __init__(self, broker, key, box, *, acks=True):
         self.broker, self.key, self.box, self.acks = broker, key, box, acks
@@ -97,7 +97,7 @@ class ServerStandIn:
     def listen(self):
         self.client = self.broker.client(self.broker.server, SERVER)
         self.client.client.on_message = self._take
-        self.client.client.subscribe("scanside/v1/+/+/up/#", qos=1)
+        self.client.listen("scanside/v1/+/+/up/#")
 
     def _take(self, _client, _userdata, message):
         name = message.topic.split("/", 4)[4]

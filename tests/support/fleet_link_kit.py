@@ -252,7 +252,7 @@ class ConnectProxy:
 
     def _serve(self, line):
         with line, contextlib.suppress(OSError):
-            line.settimeout(20)
+            line.settimeout(60)
             asked = b""
             while b"\r\n\r\n" not in asked:
                 asked += line.recv(4096)
@@ -266,7 +266,7 @@ class ConnectProxy:
                 line.sendall(self._refuse.encode())
                 return
             host, _, port = head[0].split(" ")[1].rpartition(":")
-            with socket.create_connection((host, int(port)), 20) as out:
+            with socket.create_connection((host, int(port)), 60) as out:
                 line.sendall(b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n")
                 back = threading.Thread(target=_pump, args=(out, line), daemon=True)
                 back.start()

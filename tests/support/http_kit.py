@@ -35,7 +35,7 @@ def http_stub(answer, *, tls=None):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 10
+        timeout = 60
 
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -66,7 +66,7 @@ def http_stub(answer, *, tls=None):
             connection, address = super().get_request()
             stub.connections += 1
             if tls is not None:
-                connection.settimeout(10)
+                connection.settimeout(60)
                 connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             return connection, address
 

@@ -201,7 +201,7 @@ def serving_idp(pair):
     idp = Idp()
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10
+        timeout = 60
 
         def _all(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()

@@ -43,9 +43,12 @@ class Abort(Exception):  # noqa: N818 - an answer
 
 
 class Stub(grpc.GenericRpcHandler):
-    """``Stub(graph, "toy")``: serves one graph until ``stop``. ``stop`` and ``start`` again keep the port."""
+    """``Stub(graph, "toy")``: serves one graph until ``stop``.
 
-    def __init__(self, graph, name, *, credentials=None):
+    ``stop`` and ``start`` again keep the port; a test that does both gives one of ``free_port``, which stays its own.
+    """
+
+    def __init__(self, graph, name, *, port=0, credentials=None):
         self.sha256 = hashlib.sha256(graph).hexdigest()
         self.name, self.credentials = name, credentials
         self.calls, self.requests, self.faults = [], [], []
@@ -54,7 +57,7 @@ class Stub(grpc.GenericRpcHandler):
         with OnnxRuntimeSession(graph, name=name) as session:
             self.tensors = metadata(session)
         self._graph = graph
-        self.port = 0
+        self.port = port
         self.start()
 
     def start(self):
@@ -67,7 +70,7 @@ class Stub(grpc.GenericRpcHandler):
 
     def stop(self):
         self.go_on.set()
-        self._server.stop(None).wait(10)
+        self._server.stop(None).wait(60)
 
     @property
     def address(self):

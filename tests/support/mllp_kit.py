@@ -45,7 +45,7 @@ def mllp_peer(answer, *, tls=None, framed=True):
 
     def serve(connection):
         with contextlib.suppress(OSError):
-            connection.settimeout(10)
+            connection.settimeout(60)
             if tls is not None:
                 connection = tls.wrap_socket(connection, server_side=True)
             with connection:
@@ -71,6 +71,6 @@ def mllp_peer(answer, *, tls=None, framed=True):
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        main.join(5)
+        main.join(60)
         for thread in threads:
-            thread.join(12)
+            thread.join(60)

@@ -17,8 +17,12 @@ class Relay:
     def __init__(self, target_port):
         """Lead to a port of this machine."""
         self._target = ("127.0.0.1", target_port)
-        self._listener = None
-        self.port = 0
+        self._listener = self._acceptor = None
+        # Keeps the port ours while it is cut; it never listens, so that nobody is taken.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
         self._flows = threading.Event()
         self._flows.set()
         self._sockets = set()
@@ -31,8 +35,9 @@ class Relay:
     def __exit__(self, *_):
         self.cut()
         self._flows.set()
+        self._held.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
     def freeze(self):
@@ -48,6 +53,7 @@ class Relay:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
+        self._acceptor.join()  # what it has taken is among the connections now
         for sock in list(self._sockets):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -55,24 +61,25 @@ class Relay:
     def mend(self):
         """Listen, on the same port as before."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
-        self._start(self._accept, self._listener)
+        self._acceptor = self._start(self._accept, self._listener)
 
     def _start(self, target, *arguments):
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self, listener):
         with contextlib.suppress(OSError):
             while True:
                 near, _ = listener.accept()
+                self._sockets.add(near)
                 self._start(self._pair, near)
 
     def _pair(self, near):
         self._flows.wait()
         with near, contextlib.suppress(OSError), socket.create_connection(self._target) as far:
-            self._sockets |= {near, far}
+            self._sockets.add(far)
             back = threading.Thread(target=self._pass_on, args=(far, near), daemon=True)
             back.start()
             self._pass_on(near, far)

@@ -84,7 +84,7 @@ class RecordingSink:
             self.changed.notify_all()
             return len(rows)
 
-    def wait_for(self, predicate, timeout_s=30):
+    def wait_for(self, predicate, timeout_s=60):
         with self.changed:
             assert self.changed.wait_for(lambda: predicate(self), timeout_s), "the sink was not told in time"
 
@@ -95,8 +95,10 @@ def running_scp(folder, *, peers=None, sink=None, spool=None, read_header=None, 
     sink = sink or RecordingSink()
     spool = spool or Spool(folder / "spool", reserve_bytes=0)
     more = {"read_header": read_header} if read_header else {}
+    # No stall of the machine ends an association: a test of a deadline gives its own.
+    patient = {"acse_timeout_s": 120, "network_timeout_s": 120, "pdu_deadline_s": 120}
     scp = StorageScp(
-        ScpSettings(**{"port": 0, **settings}),
+        ScpSettings(**{"port": 0, **patient, **settings}),
         sink,
         peers or Peers(unknown_sources="accept"),
         spool,
@@ -108,7 +110,8 @@ def running_scp(folder, *, peers=None, sink=None, spool=None, read_header=None, 
     try:
         yield SimpleNamespace(scp=scp, port=port, sink=sink, spool=spool)
     finally:
-        assert scp.stop(timeout=0.1), "a thread of the SCP did not end"
+        # The second stop waits for a thread that waits for the disk.
+        assert scp.stop(timeout=0.1) or scp.stop(timeout=30), "a thread of the SCP did not end"
 
 
 def parts_left(spool):
@@ -119,7 +122,7 @@ def parts_left(spool):
 class RawPeer:
     """A DICOM peer made of bytes: no library between the test and the wire."""
 
-    def __init__(self, port, host="127.0.0.1", timeout_s=30):
+    def __init__(self, port, host="127.0.0.1", timeout_s=60):
         self.sock = socket.create_connection((host, port), timeout=timeout_s)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

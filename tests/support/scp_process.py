@@ -84,7 +84,9 @@ def main():
     sink = RowSink(folder / "rows.db")
     for name, value in given["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    settings = ScpSettings(**{"port": 0, **given["settings"]})
+    # No stall of the machine ends an association: a test of a deadline gives its own.
+    patient = {"acse_timeout_s": 120, "network_timeout_s": 120, "pdu_deadline_s": 120}
+    settings = ScpSettings(**{"port": 0, **patient, **given["settings"]})
     scp = StorageScp(settings, sink, Peers(unknown_sources="accept"), spool, SystemClock())
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     print(scp.start(), flush=True)  # noqa: T201 - the parent reads it

@@ -143,7 +143,7 @@ def tls_front(context, port):
 
     def serve(connection):
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
+            connection.settimeout(60)
             with (
                 context.wrap_socket(connection, server_side=True) as outside,
                 socket.create_connection(("127.0.0.1", port)) as inside,
@@ -151,7 +151,7 @@ def tls_front(context, port):
                 back = threading.Thread(target=pump, args=(inside, outside), daemon=True)
                 back.start()
                 pump(outside, inside)
-                back.join(10)
+                back.join(60)
 
     def pump(source, sink):
         with contextlib.suppress(OSError):
@@ -167,4 +167,4 @@ def tls_front(context, port):
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         for thread in threads:
-            thread.join(12)
+            thread.join(60)

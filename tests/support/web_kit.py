@@ -148,7 +148,7 @@ class Browser(httpx.Client):
         address = place if isinstance(place, str) else "http://127.0.0.1:8080"
         if address is not place:
             more = {"transport": InProcess(place)} | more
-        super().__init__(base_url=address, headers={"Accept": "text/html"}, timeout=20, **more)
+        super().__init__(base_url=address, headers={"Accept": "text/html"}, timeout=60, **more)
         self.address = address
         prefix = "__Host-" if address.startswith("https:") else ""
         self.session_name = prefix + COOKIE

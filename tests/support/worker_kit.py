@@ -216,21 +216,32 @@ def watch_progress(link):
     link._take = taken
 
 
+def _events(link):
+    """What has happened and nobody has taken: several may come at once, and a test waits for one at a time."""
+    kept = link.__dict__.setdefault("untaken", [])
+    kept += link.events()
+    return kept
+
+
 def wait_ready(link, timeout_s=60.0):
     """Wait until the link takes questions; the events so far."""
     events, deadline = [], time.monotonic() + timeout_s
     while not link.is_ready:
-        events += link.events()
+        kept = _events(link)
+        events += kept
+        kept.clear()
         assert time.monotonic() < deadline, f"no worker is ready: {events}"
         time.sleep(0.01)
     return events
 
 
-def wait_event(link, kind, timeout_s=30.0):
+def wait_event(link, kind, timeout_s=60.0):
     """The next event of a class; earlier ones are taken and forgotten."""
     deadline = time.monotonic() + timeout_s
     while True:
-        for event in link.events():
+        kept = _events(link)
+        while kept:
+            event = kept.pop(0)
             if isinstance(event, kind):
                 return event
         assert time.monotonic() < deadline, f"no {kind.__name__} within {timeout_s} s"

@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_told_by_its_key_and_not_written(settings):
 
 
 def test_two_checks_at_once_do_not_meet(settings, monkeypatch):
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=60)
 
     def slowly(base, site=None, tried=None):
         if tried is not None and tried.suffix == ".tried":

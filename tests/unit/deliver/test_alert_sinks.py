@@ -143,7 +143,8 @@ def test_news_that_are_too_old_are_given_up_and_the_issue_stands(store, alert, s
 def test_a_webhook_is_signed_says_no_name_and_is_the_same_message_when_repeated(store, alert, secret, clock, scenes):
     answers = [503, 200, 200]
     with http_stub(lambda _: (answers.pop(0), {}, b"")) as stub:
-        choice = WebhookSink(kind="webhook", name="pager", url=f"http://127.0.0.1:{stub.port}/hook", secret_path=secret)
+        url = f"http://127.0.0.1:{stub.port}/hook"
+        choice = WebhookSink(kind="webhook", name="pager", url=url, secret_path=secret, timeout_s=60)
         pager = Pager(choice, clock, site="Hospital", evaluation=False)
         made = alert(AlertStep.TELL)
         (notice,) = store.escalations.owed("pager", clock.now())
@@ -206,7 +207,7 @@ def lamp(tmp_path):
         return data
 
     yield SimpleNamespace(
-        choice=LightSink(kind="light", name="lamp", device_path=path, timeout_s=0.2), written=written, path=path
+        choice=LightSink(kind="light", name="lamp", device_path=path, timeout_s=30), written=written, path=path
     )
     os.close(reading)
 
@@ -231,7 +232,7 @@ def test_a_light_that_is_not_there_or_takes_nothing_fails_within_its_limit(store
     with pytest.raises(TransientError, match="No such file"):
         Light(gone).tell(notice)
     with pytest.raises(TransientError, match="took nothing within"):
-        Light(lamp.choice).write(b"x" * 1_000_000)
+        Light(lamp.choice.model_copy(update={"timeout_s": 0.2})).write(b"x" * 1_000_000)
 
 
 def test_a_light_never_writes_over_a_file(lamp, tmp_path):
@@ -258,7 +259,7 @@ def test_the_value_file_of_a_gpio_line_is_written_and_nothing_that_leads_out_of_
     value.write_bytes(b"0")
     (shown / "gpio17").symlink_to("../../devices/gpiochip0/gpio17")
     choice = LightSink(
-        kind="light", name="lamp", device_path=shown / "gpio17/value", timeout_s=0.2, on=b"1".hex(), off=b"0".hex()
+        kind="light", name="lamp", device_path=shown / "gpio17/value", timeout_s=30, on=b"1".hex(), off=b"0".hex()
     )
     step = stage(Light(choice), choice).step
     called = alert(AlertStep.RAISED, "lamp")

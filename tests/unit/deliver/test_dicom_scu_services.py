@@ -58,7 +58,7 @@ def ris():
 
 
 def associate(port, *contexts):
-    peer = Peer(host="127.0.0.1", port=port, called_ae="RIS", calling_ae="BOX", timeout_s=20)
+    peer = Peer(host="127.0.0.1", port=port, called_ae="RIS", calling_ae="BOX", timeout_s=60)
     return Association(peer, contexts)
 
 

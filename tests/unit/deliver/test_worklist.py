@@ -168,7 +168,7 @@ def test_a_ris_that_listens_with_tls_is_asked_with_a_certificate_of_ours_and_no_
     port = server.socket.getsockname()[1]
 
     def ask(tls):
-        settings = Worklist(host="127.0.0.1", port=port, ae_title="RIS", tls=tls)
+        settings = Worklist(host="127.0.0.1", port=port, ae_title="RIS", timeout_s=60, tls=tls)
         stage = WorklistStage(settings, store.orders, store.issues, clock, box_ae_title="BOX")
         stage.step()
         return stage._fault

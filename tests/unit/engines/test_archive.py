@@ -132,7 +132,7 @@ def test_rare_and_mixed_archives_are_refused(tmp_path, kind):
     refused(plain, tmp_path / "out")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text("a./\\é", min_size=1, max_size=8), st.binary(max_size=20)), max_size=4))
 def test_nothing_is_ever_written_outside_or_half(tmp_path, members):
     (tmp_path / "a.zip").unlink(missing_ok=True)

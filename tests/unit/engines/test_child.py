@@ -45,13 +45,17 @@ def test_what_libraries_print_does_not_spoil_the_answer():
 
 @pytest.mark.req("R-ENGINE-04")
 def test_child_that_sleeps_is_ended_at_its_wall_time(tmp_path):
-    begun = time.monotonic()
-    error = fault_of("sleep", Limits(wall_s=2, cpu_s=30), pid_file=str(tmp_path / "pid"))
-    assert error.fault == "timeout"
-    assert "within 2 s" in str(error)
+    pid_file = tmp_path / "pid"
+    for wall_s in (2, 10, 40):
+        begun = time.monotonic()
+        error = fault_of("sleep", Limits(wall_s=wall_s, cpu_s=30), pid_file=str(pid_file))
+        assert error.fault == "timeout"
+        assert f"within {wall_s} s" in str(error)
+        assert time.monotonic() - begun < wall_s + 30
+        if "about to sleep" in str(error):  # on a busy machine it may not have come so far
+            break
     assert "about to sleep" in str(error)
-    assert time.monotonic() - begun < 30
-    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    assert not psutil.pid_exists(int(pid_file.read_text()))
 
 
 @pytest.mark.req("R-ENGINE-04")
@@ -74,8 +78,9 @@ def test_resident_memory_is_limited_where_address_space_must_not_be():
     assert "of 64 MB" in str(error)
 
 
-def test_a_cancelled_child_may_tidy_up_and_is_ended_if_it_does_not(tmp_path):
-    for deed, tidied in (("tidy", True), ("stubborn", False)):
+def test_a_cancelled_child_may_tidy_up_and_is_ended_if_it_does_not(tmp_path, monkeypatch):
+    for deed, tidied, grace_s in (("tidy", True, 20.0), ("stubborn", False, 1.0)):
+        monkeypatch.setattr("engines.child._GRACE_S", grace_s)
         begun, told = [], tmp_path / deed
         begun_at = time.monotonic()
         with pytest.raises(ChildError) as caught:
@@ -150,7 +155,7 @@ def test_nothing_that_the_child_started_outlives_it(wait_until):
         except psutil.NoSuchProcess:
             return True
 
-    wait_until(gone, 20)
+    wait_until(gone)
 
 
 def test_endless_progress_still_ends_at_the_wall_time():

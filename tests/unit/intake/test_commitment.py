@@ -294,16 +294,15 @@ def test_a_scanner_that_listens_with_tls_gets_its_report_with_a_certificate_of_o
     assert store.commitment_requests.open() == []
 
 
-def test_a_scanner_that_is_switched_off_gets_its_report_when_it_is_back(store, clock, service, images):
+def test_a_scanner_that_is_switched_off_gets_its_report_when_it_is_back(store, clock, service, images, free_port):
     (uid,) = images()
     set_delivery(store, uid, state="sent", committed_at="2026-01-01T00:00:00.000000Z")
     service.requested(peer(), action(), wanted(uid))
-    with AskingScanner() as scanner:
-        pass
-    telling = stage(store, clock, scanner.port)
+    port = free_port()
+    telling = stage(store, clock, port)
     telling.step()
     assert "nothing listens" in store.commitment_requests.open()[0].last_error
-    with AskingScanner(port=scanner.port) as back:
+    with AskingScanner(port=port) as back:
         clock.advance(60)
         telling.step()
         assert back.reports.rows[0]["committed"] == {uid}

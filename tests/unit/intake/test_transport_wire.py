@@ -19,7 +19,7 @@ CT = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2")
 
 
 @contextlib.contextmanager
-def connected(*, max_pdu_bytes=16384, pdu_deadline_s=30.0):
+def connected(*, max_pdu_bytes=16384, pdu_deadline_s=60.0):
     """(the wire of the box, the socket of its peer)."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = socket.create_connection(listener.getsockname())
@@ -41,7 +41,7 @@ def test_pdus_in_one_segment_and_pdus_in_many_are_read_alike():
     sent = [pdu(DATA_TF, bytes([n]) * n * 100) for n in range(1, 30)]
     with connected() as (wire, peer):
         peer.sendall(b"".join(sent))
-        got = [pdu(kind, bytes(body)) for kind, body in (wire.read_pdu(5) for _ in sent)]
+        got = [pdu(kind, bytes(body)) for kind, body in (wire.read_pdu(60) for _ in sent)]
         assert got == sent
 
         def drip():
@@ -50,7 +50,7 @@ def test_pdus_in_one_segment_and_pdus_in_many_are_read_alike():
 
         thread = threading.Thread(target=drip)
         thread.start()
-        kind, body = wire.read_pdu(5)
+        kind, body = wire.read_pdu(60)
         assert pdu(kind, bytes(body)) == sent[0]
         thread.join()
 
@@ -61,7 +61,7 @@ def test_pdu_of_the_largest_allowed_size_is_read():
         thread = threading.Thread(target=peer.sendall, args=(pdu(DATA_TF, body) * 3,))
         thread.start()
         for _ in range(3):
-            assert bytes(wire.read_pdu(5)[1]) == body
+            assert bytes(wire.read_pdu(60)[1]) == body
         thread.join()
 
 
@@ -74,7 +74,7 @@ def test_longer_pdu_than_allowed_is_refused_by_its_announcement(kind, length):
     with connected() as (wire, peer):
         peer.sendall(struct.pack(">BxL", kind, length))
         with pytest.raises(ProtocolError, match="allowed"):
-            wire.read_pdu(5)
+            wire.read_pdu(60)
 
 
 @pytest.mark.fault("T14")
@@ -84,7 +84,7 @@ def test_memory_grows_with_bytes_that_came_not_with_what_was_announced():
         tracemalloc.start()
         try:
             with pytest.raises(SilenceError):
-                wire.read_pdu(5)
+                wire.read_pdu(60)
             assert tracemalloc.get_traced_memory()[1] < 1024**2
         finally:
             tracemalloc.stop()
@@ -95,7 +95,7 @@ def test_unknown_pdu_type_is_refused(kind):
     with connected() as (wire, peer):
         peer.sendall(struct.pack(">BxL", kind, 4))
         with pytest.raises(ProtocolError, match="unknown") as refusal:
-            wire.read_pdu(5)
+            wire.read_pdu(60)
         assert refusal.value.reason == 1
 
 
@@ -103,22 +103,19 @@ def test_unknown_pdu_type_is_refused(kind):
 @pytest.mark.fault("T13")
 def test_dripping_pdu_is_ended_by_the_deadline_of_the_whole():
     with connected(pdu_deadline_s=0.5) as (wire, peer):
-        done = threading.Event()
+        done, left = threading.Event(), list(associate_rq([CT]))
 
         def drip():
-            for byte in associate_rq([CT]):
-                if done.wait(0.1):
-                    return
-                peer.sendall(bytes([byte]))
+            while left and not done.wait(0.1):
+                peer.sendall(bytes([left.pop(0)]))
 
         thread = threading.Thread(target=drip)
         thread.start()
-        began = time.monotonic()
         with pytest.raises(SilenceError):
-            wire.read_pdu(5)
+            wire.read_pdu(60)
         done.set()
         thread.join()
-        assert time.monotonic() - began < 3
+        assert left, "it did not wait for the whole"
 
 
 @pytest.mark.fault("T12")
@@ -135,7 +132,7 @@ def test_closed_connection_is_told_apart_from_silence(sent):
         peer.sendall(sent)
         peer.close()
         with pytest.raises(LostError):
-            wire.read_pdu(5)
+            wire.read_pdu(60)
 
 
 @pytest.mark.fault("T18")
@@ -144,7 +141,7 @@ def test_reset_connection_is_lost():
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         with pytest.raises(LostError):
-            wire.read_pdu(5)
+            wire.read_pdu(60)
         with pytest.raises(LostError):
             wire.send(bytes(10_000_000))
 
@@ -155,7 +152,7 @@ def test_cut_wakes_the_thread_that_waits():
         began = time.monotonic()
         with pytest.raises(LostError):
             wire.read_pdu(60)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 50
 
 
 def test_last_pdu_reaches_a_peer_that_is_still_sending():
@@ -166,5 +163,5 @@ def test_last_pdu_reaches_a_peer_that_is_still_sending():
         closing.start()
         assert peer.recv(100) == encode_abort(2, 1)
         peer.close()
-        closing.join(10)
+        closing.join(60)
         assert not closing.is_alive()

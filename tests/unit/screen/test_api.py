@@ -43,7 +43,7 @@ def program(store, address):
     def opened(role=UserRole.SCREEN, *sources, **more):
         name = f"console {len(store.tokens.all())}"
         token = store.tokens.add(name, role, sources, SYSTEM, **more)
-        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=20) as client:
+        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
             client.name = name
             yield client
 
@@ -82,7 +82,7 @@ def test_a_site_that_tells_technologists_the_priority_only_tells_a_console_no_mo
     server = WebServer(screen_app(store, config, scenes.packages(), clock), port=0)
     try:
         address = f"http://127.0.0.1:{server.start()}"
-        told = httpx.get(f"{address}/api/v1/alerts", headers={"Authorization": f"Bearer {token}"}).json()
+        told = httpx.get(f"{address}/api/v1/alerts", headers={"Authorization": f"Bearer {token}"}, timeout=60).json()
     finally:
         server.stop()
     (finding,) = told["alerts"][0]["findings"]
@@ -144,7 +144,8 @@ def test_a_storm_elsewhere_hides_no_open_alert_of_a_console(program, write, scen
 @pytest.mark.fault("T42")
 def test_a_token_that_is_wrong_revoked_or_over_is_refused_and_never_kept(program, address, store, clock):
     for given in ("Bearer x", "Bearer", "Basic eA=="):
-        assert httpx.get(f"{address}/api/v1/health", headers={"Authorization": given}).status_code == 401
+        answer = httpx.get(f"{address}/api/v1/health", headers={"Authorization": given}, timeout=60)
+        assert answer.status_code == 401
     with program(life=timedelta(days=1)) as console:
         token = console.headers["Authorization"].removeprefix("Bearer ")
         assert console.get("/api/v1/health").status_code == 200
@@ -161,7 +162,7 @@ def test_a_browser_cannot_be_made_to_act_by_a_header_of_a_program(address, store
     alert = write(scenes.urgent)
     cookies = {COOKIE: session(store, "technologist")}
     forged = {"Authorization": "Bearer x", "Origin": "https://evil.example"}
-    with httpx.Client(base_url=address, headers=forged, cookies=cookies) as page:
+    with httpx.Client(base_url=address, headers=forged, cookies=cookies, timeout=60) as page:
         assert page.post(f"/api/v1/alerts/{alert}/acknowledge", json={"name": "x"}).status_code == 401
     assert store.views.alert(alert).is_open
 
@@ -220,7 +221,7 @@ def events(stream, count):
 
 @pytest.mark.fault("T42")
 def test_numbers_and_bodies_that_cannot_be_ours_are_refused_in_words(address, store):
-    with httpx.Client(base_url=address, cookies={COOKIE: session(store, "technologist")}) as page:
+    with httpx.Client(base_url=address, cookies={COOKIE: session(store, "technologist")}, timeout=60) as page:
         page.get("/account")
         token = {"Origin": address, "X-CSRF-Token": page.cookies["scanside_csrf"]}
         assert page.get(f"/studies/{10**30}").status_code == 404
@@ -234,7 +235,7 @@ def test_a_study_opens_in_context_by_the_parameters_of_ihe_invoke_image_display(
     study = write(scenes.nothing_flagged)
 
     def ask(role="viewer", **parameters):
-        with httpx.Client(base_url=address, cookies={COOKIE: session(store, role)}) as reader:
+        with httpx.Client(base_url=address, cookies={COOKIE: session(store, role)}, timeout=60) as reader:
             answer = reader.get("/IHEInvokeImageDisplay", params=parameters)
             return answer.headers.get("location") or answer.status_code
 
@@ -249,7 +250,8 @@ def test_a_study_opens_in_context_by_the_parameters_of_ihe_invoke_image_display(
     assert ask(requestType="STUDY") == ask(studyUID=uid) == 400
     assert ask(requestType="STUDY", studyUID=",".join([uid] * 100)) == f"/studies/{study}"
     assert ask(requestType="STUDY", studyUID=",".join(f"1.2.{n}" for n in range(21))) == 400
-    nobody = httpx.get(f"{address}/IHEInvokeImageDisplay", params={"studyUID": uid}, headers={"Accept": "text/html"})
+    asked = {"params": {"studyUID": uid}, "headers": {"Accept": "text/html"}, "timeout": 60}
+    nobody = httpx.get(f"{address}/IHEInvokeImageDisplay", **asked)
     assert nobody.headers["location"].startswith("/sign-in?next=%2FIHEInvokeImageDisplay%3FstudyUID%3D")
 
 
@@ -267,7 +269,7 @@ def test_whoever_is_bound_to_a_source_opens_counts_and_hears_of_its_studies_alon
         with program(UserRole.SCREEN, source) as console:
             receiving = console.get("/api/v1/health").json()["receiving"]
         with (
-            httpx.Client(base_url=address, cookies={COOKIE: session(store, sources=(source,))}, timeout=20) as screen,
+            httpx.Client(base_url=address, cookies={COOKIE: session(store, sources=(source,))}, timeout=60) as screen,
             screen.stream("GET", "/events/page", headers={"Last-Event-ID": str(before)}) as stream,
         ):
             lines = stream.iter_lines()

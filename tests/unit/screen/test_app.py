@@ -30,7 +30,7 @@ def _served(app, store):
     cookies = {COOKIE: session(store)}
     try:
         with httpx.Client(
-            base_url=address, headers={"Origin": address}, cookies=cookies, follow_redirects=True, timeout=20
+            base_url=address, headers={"Origin": address}, cookies=cookies, follow_redirects=True, timeout=60
         ) as client:
             yield client
     finally:

@@ -238,12 +238,12 @@ def test_a_child_that_dies_costs_the_image_it_had_begun_and_no_other(store, made
 def test_a_real_child_killed_by_an_image_leaves_the_box_and_the_others(store, made, wish, monkeypatch):
     """No fake: a process that is ended by the kernel for the memory it takes."""
     study, _ = images_kit.ct(store)
-    monkeypatch.setattr(module, "LIMITS", Limits(wall_s=30, cpu_s=30, memory_mb=64))
+    monkeypatch.setattr(module, "LIMITS", Limits(wall_s=120, cpu_s=30, memory_mb=64))
     display = made()
     display.want(wish(study))
     display.work(takes_ahead=False)
     assert all(display.fault(study, stem) is not None for stem in stems(wish(study)))
-    monkeypatch.setattr(module, "LIMITS", Limits(wall_s=30, cpu_s=30, memory_mb=2048))
+    monkeypatch.setattr(module, "LIMITS", Limits(wall_s=120, cpu_s=30, memory_mb=2048))
     display._work._faults.clear()
     display.want(wish(study))
     display.work(takes_ahead=False)
@@ -313,7 +313,7 @@ def test_two_children_at_most_and_never_two_at_one_series(store, made, wish):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join()
     assert max(len(one) for one in most) <= 2
     assert all(len(set(one)) == len(one) for one in most)
     assert all(display.cache.has(study, f"{stem}.json") for study in studies for stem in stems(wish(study)))

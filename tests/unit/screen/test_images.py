@@ -40,7 +40,7 @@ def serve(store, clock, scenes, monkeypatch):
         address = f"http://127.0.0.1:{server.start()}"
         try:
             with httpx.Client(
-                base_url=address, headers={"Origin": address}, cookies={COOKIE: session(store, role)}, timeout=30
+                base_url=address, headers={"Origin": address}, cookies={COOKIE: session(store, role)}, timeout=60
             ) as client:
                 client.display = app.state.context.display
                 yield client

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from contextlib import ExitStack
-from itertools import islice
 
 import httpx
 import pytest
@@ -34,7 +33,7 @@ def test_the_beat_of_a_page_counts_every_overdue_alert_of_the_callers_sources_an
     def beat(**who):
         cookies = {COOKIE: session(store, **who)}
         with (
-            httpx.Client(base_url=address, cookies=cookies, timeout=20) as page,
+            httpx.Client(base_url=address, cookies=cookies, timeout=60) as page,
             page.stream("GET", "/events/page") as stream,
         ):
             lines = stream.iter_lines()
@@ -67,7 +66,7 @@ def test_every_stream_ends_within_three_seconds_of_what_it_was_opened_with(addre
             ("/events/page", {"cookies": technologist}),
             ("/api/v1/events", {"headers": token}),
         ):
-            client = stack.enter_context(httpx.Client(base_url=address, timeout=20, **more))
+            client = stack.enter_context(httpx.Client(base_url=address, timeout=60, **more))
             lines = stack.enter_context(client.stream("GET", path)).iter_lines()
             assert any(line == "event: beat" for line in lines)
             opened.append(lines)
@@ -76,7 +75,7 @@ def test_every_stream_ends_within_three_seconds_of_what_it_was_opened_with(addre
         store.accounts.set_active(account(store, "technologist").id, SYSTEM, active=False)
         store.tokens.revoke("console", SYSTEM)
         for lines in opened:
-            assert [line for line in islice(lines, 1000) if line][-2:] == ["event: over", "data: {}"]
+            assert [line for line in lines if line][-2:] == ["event: over", "data: {}"]
 
 
 def test_nothing_is_sent_once_the_session_was_found_to_be_over(monkeypatch):
@@ -101,6 +100,6 @@ def test_nothing_is_sent_once_the_session_was_found_to_be_over(monkeypatch):
 
 @pytest.mark.req("R-ALERT-03")
 def test_the_band_of_the_alert_screen_counts_every_overdue_alert_though_few_are_drawn(address, store):
-    with httpx.Client(base_url=address, cookies={COOKIE: session(store, "technologist")}, timeout=20) as screen:
+    with httpx.Client(base_url=address, cookies={COOKIE: session(store, "technologist")}, timeout=60) as screen:
         band = re.search(r'data-testid="overdue">(.*?)</p>', screen.get("/alert?lang=en").text, re.DOTALL)
     assert "and 8 more" in band[1]

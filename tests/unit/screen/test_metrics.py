@@ -46,7 +46,7 @@ def scrape(store, clock, scenes, tools):
     def ask(role=UserRole.SERVICE):
         clock.advance(20)
         headers = {"Authorization": f"Bearer {store.tokens.add(f't{store.journal.last_seq()}', role, (), SYSTEM)}"}
-        return httpx.get(address, headers=headers if role else {}, timeout=20)
+        return httpx.get(address, headers=headers if role else {}, timeout=60)
 
     ask.address = address
     yield ask
@@ -143,7 +143,7 @@ def test_nothing_of_a_patient_a_source_or_a_machine_is_in_it(scrape, store, scen
 
 
 def test_nobody_reads_it_without_a_token_or_session_of_those_who_keep_the_box(scrape):
-    assert httpx.get(scrape.address, timeout=20).status_code == 401
+    assert httpx.get(scrape.address, timeout=60).status_code == 401
     assert scrape(UserRole.SCREEN).status_code == 403
     assert scrape(UserRole.VIEWER).status_code == 403
     assert scrape(UserRole.SERVICE).status_code == 200

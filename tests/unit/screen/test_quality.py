@@ -44,7 +44,7 @@ def serve(store, clock, scenes):
         address = f"http://127.0.0.1:{server.start()}"
         try:
             with httpx.Client(
-                base_url=address, headers={"Origin": address}, cookies={COOKIE: session(store)}, timeout=20
+                base_url=address, headers={"Origin": address}, cookies={COOKIE: session(store)}, timeout=60
             ) as client:
                 client.get("/alert")
                 client.headers["X-CSRF-Token"] = client.cookies["scanside_csrf"]

@@ -41,6 +41,12 @@ def running_idp(authority):
         yield running
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """No stall of the machine is a silent provider."""
+    monkeypatch.setattr("appliance.web.oidc._TIMEOUT_S", 60.0)
+
+
 @pytest.fixture
 def idp(running_idp):
     running_idp.reset()
@@ -80,7 +86,7 @@ def at_idp(authority):
     """``at_idp(url)``: what a browser does at the provider; the address that it is sent back to, without our host."""
 
     def go(url):
-        answer = httpx.get(url, verify=ssl.create_default_context(cafile=authority.path))
+        answer = httpx.get(url, verify=ssl.create_default_context(cafile=authority.path), timeout=60)
         assert answer.status_code == 302, answer.text
         return answer.headers["location"].removeprefix(HERE)
 

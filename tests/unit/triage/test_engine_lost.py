@@ -119,7 +119,7 @@ def test_an_engines_end_is_not_counted_against_the_study_and_the_second_one_brin
         say(Progress(step="infer", analysis_id=number))
         say(EngineLost(package="toy", message="CUDA error 700"))
         made.on_ended(1, "exited with status 70", by_alarm=False)
-        asking.join(10)
+        asking.join(30)
         assert lost[0].analysis_id is None
         start()
     assert "ended the worker 2 times" in made._engines.load(LOAD).no_engine

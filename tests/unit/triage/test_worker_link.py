@@ -82,14 +82,18 @@ def peer(tmp_path):
         process.wait()
 
 
-def test_a_worker_is_ready_only_when_it_has_answered_for_its_packages(make_link, peer):
+def test_a_worker_is_ready_only_when_it_has_answered_for_its_packages(make_link, peer, tmp_path):
     link = make_link()
-    process = peer("sock.sendall(hello())", "read('load')", "time.sleep(0.3)", "sock.sendall(loaded())")
+    told = "import os\nwhile not os.path.exists(os.path.dirname(sys.argv[1]) + '/go'): time.sleep(0.01)"
+    process = peer("sock.sendall(hello())", "read('load')", told, "sock.sendall(loaded())")
     started = wait_event(link, WorkerStarted)
     assert started.pid == process.pid, "the kernel's word for it, not the worker's"
+    threading.Event().wait(0.3)  # long enough for it to be ready, if it were by its hello
     assert not link.is_ready
+    begun = time.monotonic()
+    (tmp_path / "go").touch()
     ready = wait_event(link, WorkerReady)
-    assert ready.at_mono - started.at_mono >= 0.3
+    assert ready.at_mono >= begun
     assert dict(ready.packages) == {"p": "d"}
     assert link.ready_since_mono == ready.at_mono
 
@@ -103,13 +107,10 @@ def test_what_serves_is_told_as_of_one_moment_whatever_the_worker_says_next(make
     assert (list(at_that_moment), list(link.loaded)) == (["p"], [])
 
 
-def test_a_worker_that_refuses_its_only_package_is_never_ready_and_the_reason_is_kept(make_link, peer):
+def test_a_worker_that_refuses_its_only_package_is_never_ready_and_the_reason_is_kept(make_link, peer, wait_until):
     link = make_link()
     peer("sock.sendall(hello())", "read('load')", "sock.sendall(msg(type='refused', package='p', message='no golden'))")
-    deadline = time.monotonic() + 20
-    while not link.refused:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: link.refused)
     assert link.refused == {"p": "no golden"}
     assert not link.is_ready
     assert link.finish(1, "p", ONE, limit_s=1).reason is Reason.AI_UNAVAILABLE
@@ -137,7 +138,7 @@ def test_a_worker_that_breaks_the_protocol_is_killed_and_the_reason_told(make_li
     process = peer(*steps)
     ended = wait_event(link, WorkerEnded)
     assert why in ended.why
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
 
 
 def test_half_a_message_is_waited_for_only_so_long(make_link, peer, monkeypatch):
@@ -145,7 +146,7 @@ def test_half_a_message_is_waited_for_only_so_long(make_link, peer, monkeypatch)
     link = make_link()
     process = peer("sock.sendall(hello() + b'\\0\\0\\0\\x40{')")
     assert "half a message" in wait_event(link, WorkerEnded).why
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
 
 
 def test_an_answer_that_comes_piece_by_piece_is_an_answer(make_link, peer):
@@ -157,7 +158,7 @@ def test_an_answer_that_comes_piece_by_piece_is_an_answer(make_link, peer):
         "[(sock.sendall(m[i:i+1]), time.sleep(0.001)) for i in range(len(m))]",
     )
     wait_ready(link)
-    assert link.finish(4, "p", ONE, limit_s=20).detail == "dark"
+    assert link.finish(4, "p", ONE, limit_s=60).detail == "dark"
 
 
 def test_a_question_without_a_worker_is_answered_at_once(make_link):
@@ -169,7 +170,7 @@ def test_a_question_without_a_worker_is_answered_at_once(make_link):
 
 def test_hints_never_block_and_a_worker_that_reads_nothing_costs_bounded_memory(make_link, peer, tmp_path):
     link = make_link()
-    peer(*READY, "time.sleep(60)")
+    peer(*READY, "time.sleep(600)")
     wait_ready(link)
     begun = time.monotonic()
     for number in range(60_000):
@@ -181,20 +182,19 @@ def test_hints_never_block_and_a_worker_that_reads_nothing_costs_bounded_memory(
 def test_a_worker_that_answers_nothing_is_ended_after_limit_and_grace(make_link, peer, monkeypatch):
     monkeypatch.setattr("appliance.triage.worker_client.GRACE_S", 0.2)
     link = make_link()
-    process = peer(*READY, "time.sleep(60)")
+    process = peer(*READY, "time.sleep(600)")
     wait_ready(link)
-    begun = time.monotonic()
     # It never said that it works on analysis 9, so this is no time-out of that analysis.
     with pytest.raises(WorkerLost, match=r"no answer within 0\.3 s") as caught:
         link.finish(9, "p", ONE, limit_s=0.3)
     assert caught.value.analysis_id is None
-    assert time.monotonic() - begun < 5
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
     assert not link.is_ready
 
 
-def test_a_worker_of_its_own_unit_that_ends_at_its_limit_has_timed_out(make_link, peer):
+def test_a_worker_of_its_own_unit_that_ends_at_its_limit_has_timed_out(make_link, peer, monkeypatch):
     """Nobody tells the daemon the signal that ended a process which is not its child: the time does."""
+    monkeypatch.setattr("appliance.triage.worker_client.GRACE_S", 60.0)  # the daemon's own limit is far away
     link = make_link()
     busy = "sock.sendall(msg(type='progress', step='infer', analysis_id=read('finish')['analysis_id']))"
     peer(*READY, busy, "time.sleep(0.6)", "sys.exit()")
@@ -210,7 +210,7 @@ def test_unwanted_it_is_ended_and_the_next_one_is_asked_nothing_until_it_is_want
     wait_ready(link)
     link.want(wanted=False)
     assert "until its next try" in wait_event(link, WorkerEnded).why
-    assert first.wait(10) == -9
+    assert first.wait(60) == -9
     second = peer(*READY)
     wait_event(link, WorkerStarted)
     threading.Event().wait(0.5)  # long enough for it to be asked, if that were going to happen
@@ -225,7 +225,7 @@ def test_a_second_worker_is_turned_away_while_the_first_serves(make_link, peer):
     first = peer(*READY)
     wait_ready(link)
     second = peer("sock.sendall(hello())")
-    second.wait(20)
+    second.wait(60)
     assert link.is_ready
     assert first.poll() is None
 
@@ -247,7 +247,7 @@ def test_a_process_of_another_user_is_turned_away(make_link, tmp_path, peer):
         folder.chmod(folder.stat().st_mode | 0o011)
     script = "import os, sys, socket; os.setuid(65534); exec(sys.argv[1])"
     code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({str(path)!r}); assert s.recv(1) == b''"
-    subprocess.run([sys.executable, "-c", script, code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script, code], check=True, timeout=60)
     peer(*READY)
     wait_ready(link)
 
@@ -269,7 +269,7 @@ def test_events_wake_their_reader(make_link, peer):
     woken = threading.Event()
     make_link(on_event=woken.set)
     peer("sock.sendall(hello())")
-    assert woken.wait(20)
+    assert woken.wait(60)
 
 
 def test_stopping_ends_an_open_question(make_link, peer):
@@ -289,5 +289,5 @@ def test_stopping_ends_an_open_question(make_link, peer):
     while not link._answers:
         time.sleep(0.01)
     link.stop()
-    asking.join(10)
+    asking.join(30)
     assert "the daemon stops" in caught[0].how

@@ -70,7 +70,7 @@ def link(tmp_path):
 
 def had(link):
     """What the worker has loaded, by its own word."""
-    return link.finish(1, next(iter(link.loaded)), ONE, limit_s=10).detail
+    return link.finish(1, next(iter(link.loaded)), ONE, limit_s=60).detail
 
 
 @pytest.mark.req("R-OPERATE-10")

@@ -27,9 +27,11 @@ from appliance.clock import SystemClock
 from appliance.records import Reason
 from appliance.triage.protocol import Failed, Result
 from appliance.triage.worker_client import WorkerLink
-from appliance.triage.worker_events import WorkerEnded, WorkerReady
+from appliance.triage.worker_events import WorkerEnded, WorkerReady, WorkerStarted
 
 EVEN = range(0, 60, 5)
+#: Times that a large CT is hinted at: a worker has not come to the last, however long a busy machine holds up the test.
+MANY = 50
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def link(tmp_path_factory, spool, toys):
 
 
 def finish_ct(link, refs, key="1", analysis_id=1):
-    return link.finish(analysis_id, "toy-ct", {"head": series(refs, "ct", key)}, limit_s=30)
+    return link.finish(analysis_id, "toy-ct", {"head": series(refs, "ct", key)}, limit_s=60)
 
 
 def prefetched(link, wait_until, key, refs):
@@ -121,13 +123,12 @@ def test_an_analysis_overtakes_the_hints_that_wait_before_it(link, spool, wait_u
     head = spool.take(ct_files(tmp_path / "a", box_head(EVEN)))
     big = spool.take(ct_files(tmp_path / "b", box_head(EVEN, matrix=512, spacing_mm=0.5), syntax=JPEG2000Lossless))
     link.open("big", "ct", ["toy-ct"])
-    for number in range(5):
+    for number in range(MANY):
         for ref in big:
             link.add("big", f"{number}-{ref.key}", Path(ref.path))
+    wait_until(lambda: after(link, "big", f"0-{big[0].key}"))
     assert isinstance(finish_ct(link, head, "urgent"), Result)
-    last = f"4-{big[-1].key}"
-    assert not after(link, "big", last), "the hints before it were not all worked on"
-    wait_until(lambda: "idle" in after(link, "big", last))
+    assert not after(link, "big", f"{MANY - 1}-{big[-1].key}"), "the hints before it were not all worked on"
     link.drop("big")
 
 
@@ -135,12 +136,12 @@ def test_a_dropped_series_is_not_prepared_any_further(link, spool, wait_until, t
     big = spool.take(ct_files(tmp_path, box_head(EVEN, matrix=512, spacing_mm=0.5), syntax=JPEG2000Lossless))
     (small,) = spool.take(ct_files(tmp_path / "b", box_head([0])))
     link.open("gone", "ct", ["toy-ct"])
-    for number in range(5):
+    for number in range(MANY):
         for ref in big:
             link.add("gone", f"{number}-{ref.key}", Path(ref.path))
     link.drop("gone")
     prefetched(link, wait_until, "next", [small])
-    assert not after(link, "gone", f"4-{big[-1].key}")
+    assert not after(link, "gone", f"{MANY - 1}-{big[-1].key}")
 
 
 @pytest.mark.parametrize("where", ["finish", "add", "compare"])
@@ -179,13 +180,13 @@ def test_missing_slices_end_as_incomplete_with_their_numbers(link, spool, tmp_pa
 
 def test_a_package_that_is_not_loaded_is_an_unavailable_ai(link, spool, tmp_path):
     refs = spool.take([xray_file(tmp_path)])
-    answer = link.finish(1, "nobody", {"image": series(refs, "xray")}, limit_s=10)
+    answer = link.finish(1, "nobody", {"image": series(refs, "xray")}, limit_s=60)
     assert answer.reason is Reason.AI_UNAVAILABLE
 
 
 def test_an_xray_gives_a_score_a_picture_and_its_times(link, spool, tmp_path):
     refs = spool.take([xray_file(tmp_path, 0.7)])
-    answer = link.finish(5, "toy-xray", {"image": series(refs, "xray", "x9")}, limit_s=10)
+    answer = link.finish(5, "toy-xray", {"image": series(refs, "xray", "x9")}, limit_s=60)
     assert answer.analysis_id == 5
     assert 0.5 < answer.findings[0].score < 1
     assert (spool.root / answer.pictures[0]).read_bytes().startswith(b"\x89PNG")
@@ -318,12 +319,13 @@ def test_prepared_series_give_way_at_the_budget_and_are_decoded_again(tmp_path):
 
 def test_a_worker_says_hello_before_it_loads_what_is_heavy(tmp_path, spool):
     factory = LinkFactory(tmp_path, spool.root)
-    link = factory(ready=False)
     try:
-        started, ready = None, None
-        while ready is None:
-            for event in [wait_event(link, object)]:
-                started, ready = (event, ready) if started is None else (started, event)
-        assert ready.at_mono - started.at_mono < 1.5 * 4, "four times the bound: test machines are shared"
+        times_s = []
+        while not times_s or (min(times_s) >= 1.5 and len(times_s) < 5):  # a machine that is shared holds up some
+            link = factory(ready=False)
+            started, ready = wait_event(link, WorkerStarted), wait_event(link, WorkerReady)
+            times_s.append(ready.at_mono - started.at_mono)
+            link.stop()
+        assert min(times_s) < 1.5 * 4, "four times the bound: test machines are shared"
     finally:
         factory.stop()

@@ -24,8 +24,8 @@ def test_name_and_logo_of_the_site_stand_on_its_pages(tmp_path, store):
     server = WebServer(screen_app(store, config, {}, SystemClock()), port=0)
     try:
         address = f"http://127.0.0.1:{server.start()}"
-        page = httpx.get(f"{address}/sign-in").text
-        answer = httpx.get(f"{address}/logo")
+        page = httpx.get(f"{address}/sign-in", timeout=60).text
+        answer = httpx.get(f"{address}/logo", timeout=60)
     finally:
         server.stop()
     assert re.search(r'<img src="/logo" alt="">\s*Hospital 9', page)

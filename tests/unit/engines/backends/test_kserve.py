@@ -39,9 +39,15 @@ def package(tmp_path_factory):
     return load_package(folder, trusted=True)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """No stall of the machine is a silent server."""
+    monkeypatch.setattr("engines.backends.kserve_client.ASK_S", 30.0)
+
+
 @pytest.fixture
-def stub(package):
-    server = Stub(package.read_onnx(), package.name)
+def stub(package, free_port):
+    server = Stub(package.read_onnx(), package.name, port=free_port())
     yield server
     server.stop()
 
@@ -62,10 +68,10 @@ def hand():
 def session(package, stub, hand):
     graph = package.read_onnx()
     local = OnnxRuntimeSession(graph, name="toy")
-    server = KServeServer(address=stub.address, timeout_s=5)
+    server = KServeServer(address=stub.address, timeout_s=30)
     remote = RemoteModel(server, package.name, stub.sha256, local.inputs, local.outputs)
     breaker = Breaker(failures=3, rest_s=10, now=hand)
-    with KServeSession(remote, local, stub.sha256, timeout_s=5, breaker=breaker) as opened:
+    with KServeSession(remote, local, stub.sha256, timeout_s=30, breaker=breaker) as opened:
         yield opened
 
 
@@ -288,19 +294,19 @@ def test_the_server_gets_half_of_what_is_left_and_never_more_than_its_own_time(s
     given = []
     real = session._remote.infer
     monkeypatch.setattr(
-        session._remote, "infer", lambda tensors, within_s: (given.append(within_s), real(tensors, 5))[1]
+        session._remote, "infer", lambda tensors, within_s: (given.append(within_s), real(tensors, 30))[1]
     )
-    for left_s in (60.0, 4.0):
+    for left_s in (600.0, 4.0):
         session.begin_study(lambda left_s=left_s: left_s)
         session.run(IMAGE)
-    assert given == [5.0, 2.0]
+    assert given == [30.0, 2.0]
 
 
 @pytest.mark.req("R-KSERVE-03")
 def test_a_slow_server_is_not_waited_for(session, stub, truth):
     session.run(IMAGE)
-    stub.faults += [lambda response: stub.go_on.wait(30) and response]
-    session.begin_study(lambda: 0.4)
+    stub.faults += [lambda response: stub.go_on.wait(60) and response]
+    session.begin_study(lambda: 2.0)
     assert np.array_equal(session.run(IMAGE)["scores"], truth)
     assert "DEADLINE_EXCEEDED" in session.degraded
 
@@ -314,7 +320,7 @@ def test_a_study_without_time_left_sends_nothing(session, stub, truth):
 
 
 @pytest.mark.req("R-KSERVE-03")
-def test_a_server_that_dies_and_comes_back(session, stub, truth):
+def test_a_server_that_dies_and_comes_back(session, stub, truth, hand):
     session.run(IMAGE)
     stub.stop()
     assert np.array_equal(session.run(IMAGE)["scores"], truth)
@@ -325,6 +331,7 @@ def test_a_server_that_dies_and_comes_back(session, stub, truth):
     while session.backend != "kserve":
         assert time.monotonic() < deadline, session.degraded
         time.sleep(0.05)
+        hand.at += 300.0  # no rest is longer
         session.begin_study(lambda: math.inf)
         assert np.array_equal(session.run(IMAGE)["scores"], truth)
     assert session.degraded == ""
@@ -392,14 +399,14 @@ def test_opened_by_package_the_server_is_asked_by_the_packages_name(package, stu
         session.warmup()
         assert np.array_equal(session.run(IMAGE)["scores"], truth)
         assert (session.backend, session.degraded) == ("kserve", "")
-    assert ask_server(KServeServer(address=stub.address)) == "stub 1"
+    assert ask_server(KServeServer(address=stub.address), 30.0) == "stub 1"
 
 
 @pytest.mark.req("R-KSERVE-03")
 def test_a_proxy_of_the_environment_is_not_asked(package, stub, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
-    assert ask_server(KServeServer(address=stub.address)) == "stub 1"
+    assert ask_server(KServeServer(address=stub.address), 30.0) == "stub 1"
 
 
 def test_named_sizes_of_outputs_are_those_of_the_inputs():

@@ -78,7 +78,7 @@ def test_a_broker_that_announces_a_huge_packet_is_left(identity, monkeypatch):
     def serve():
         line, _ = listener.accept()
         with line, contextlib.suppress(ConnectionResetError):
-            line.settimeout(20)
+            line.settimeout(60)
             line.recv(65536)
             line.sendall(b"\x20\x03\x00\x00\x00" + b"\x30\xff\xff\xff\x7f" + b"x" * 4096)
             while line.recv(65536):
@@ -92,10 +92,10 @@ def test_a_broker_that_announces_a_huge_packet_is_left(identity, monkeypatch):
     monkeypatch.setattr(type(transport._client), "_ssl_wrap_socket", lambda _self, line: line)
     transport.connect(b"{}", ["a/b"])
     while not heard or not isinstance(heard[-1], Disconnected):
-        heard.append(transport.events.get(timeout=20))
+        heard.append(transport.events.get(timeout=60))
     assert heard[-1].why == "lost"
-    transport.join(20)
-    thread.join(20)
+    transport.join(60)
+    thread.join(60)
     listener.close()
     assert not transport._client._in_packet["packet"]
 
@@ -119,7 +119,7 @@ def test_a_name_that_nobody_knows_ends_the_connection_and_tells_so(identity):
     transport = PahoTransport(identity, broker, rung.set)
     transport.connect(b"{}", ["a/b"])
     assert transport.events.get(timeout=60) == Disconnected("dns")
-    assert rung.wait(20)
+    assert rung.wait(60)
     transport.join(20)
 
 
@@ -130,7 +130,7 @@ def test_a_connection_that_is_closed_while_it_dials_ends(identity):
     transport.connect(b"{}", ["a/b"])
     line, _ = listener.accept()
     transport.close(politely=False)
-    assert isinstance(transport.events.get(timeout=20), Disconnected)
+    assert isinstance(transport.events.get(timeout=60), Disconnected)
     transport.join(20)
     line.close()
     listener.close()

@@ -104,7 +104,7 @@ def test_counters_rise_with_every_job_and_with_what_the_box_says_that_it_has(off
     assert office.make().ctr == 41
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(acts=st.lists(st.one_of(st.none(), st.integers(0, 60)), max_size=12))
 def test_whatever_a_box_says_the_next_counter_is_above_all_before(office, acts):
     highest = 0

@@ -166,7 +166,7 @@ def test_of_a_database_that_a_box_no_longer_has_and_of_a_replaced_box_all_goes(a
 @settings(
     max_examples=settings.default.max_examples // 4,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     acts=st.lists(

@@ -426,7 +426,7 @@ def test_many_changes_at_once_all_count(kit):
 
     def bring(number):
         try:
-            own = Repository(kit.folder)
+            own = Repository(kit.folder, wait_s=120)  # each may have to wait for all others
             target = own.put(kit.blob(MODEL), f"models/ich-ct/{number}.zip", {})
             own.publish(kit.release, kit.online, kit.now, add=[target])
             own.refresh(kit.online, kit.now, force=True)

@@ -329,7 +329,7 @@ def test_an_answer_that_was_lost_is_written_again_from_the_same_file_and_nothing
 @settings(
     max_examples=settings.default.max_examples // 8,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     trips=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(), st.booleans()), max_size=6)

@@ -131,9 +131,9 @@ def test_a_page_of_two_thousand_boxes_costs_what_one_of_fifty_does(app, visit, f
     def took(path):
         best = []
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.process_time()  # what others do on this machine meanwhile is no cost of the page
             assert visitor.get(path, headers={"HX-Request": "true"}).status_code == 200
-            best.append(time.perf_counter() - begun)
+            best.append(time.process_time() - begun)
         return min(best)
 
     paths = ("/", "/?state=degraded", "/?text=box-00019", "/?code=SCORE_DRIFT")
