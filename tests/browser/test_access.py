@@ -40,7 +40,7 @@ def test_signing_in_by_keyboard_and_coming_from_another_site(serve, browser, tro
     page.wait_for_selector("[data-testid=account]")
     page.click("[data-testid=me] summary")
     page.click("[data-testid=sign-out]")
-    page.wait_for_url(f"{address}/sign-in")
+    page.wait_for_url(f"{address}/sign-in**")  # its stream may hear of it first, and names the page to come back to
     page.goto(f"{address}/account")
     assert "/sign-in?next=%2Faccount" in page.url
     assert [one for one in found if not one.startswith(other)] == []
@@ -91,6 +91,8 @@ def test_an_administrator_adds_a_person_and_pairs_a_screen(serve, browser, troub
     page.fill("dialog[open] [name=reason]", "the console is scrapped")
     page.click("dialog[open] .danger")
     page.wait_for_selector("[data-testid=screens]", state="detached")
+    kiosk.wait_for_url(f"{address}/sign-in?*")  # by itself, which would come between us and another address
     kiosk.goto(f"{address}/alert")
     assert "/sign-in" in kiosk.url
-    assert found + found_there == []
+    # The screen may have asked once more before it had left.
+    assert [one for one in found + found_there if "status of 401" not in one] == []

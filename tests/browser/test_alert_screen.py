@@ -149,11 +149,13 @@ def test_a_press_is_for_the_alert_that_stood_under_it_when_it_began_and_none_is_
     page = open_page(address=address, context=signed_in(address, "technologist"))
     first = write(scenes.urgent)
     page.wait_for_selector("[data-alert-state=presented]")
-    seq = int(page.locator("html").get_attribute("data-seq"))
     page.hover(".bottom [data-acknowledge]")
+    # A finger holds a board up for a second at most: that second does not pass while a busy machine gets this far.
+    page.evaluate("() => { const at = performance.now(); performance.now = () => at; }")
     page.mouse.down()
     second = write(scenes.urgent, scenes.LI)
-    page.wait_for_function("(seq) => Number(document.documentElement.dataset.seq) > seq", arg=seq)
+    raised = store.journal.after(0, 100, (Kind.ALERT_RAISED,))[-1].seq
+    page.wait_for_function("(seq) => Number(document.documentElement.dataset.seq) >= seq", arg=raised)
     # The next board tries at once what a second tap would do, before anybody can have read it.
     page.evaluate("""() => new MutationObserver((_, watch) => {
       watch.disconnect();
@@ -163,6 +165,7 @@ def test_a_press_is_for_the_alert_that_stood_under_it_when_it_began_and_none_is_
     page.mouse.up()
     page.wait_for_selector(f"html[data-tried='{second}']")
     wait_until(lambda: store.views.alert(first).acknowledged_by == "Theo Technologist")
+    page.evaluate("() => { delete performance.now; }")
     page.wait_for_timeout(600)
     assert store.views.alert(second).acknowledged_by == ""
     page.click(".bottom [data-acknowledge]")
@@ -192,14 +195,18 @@ def test_an_alert_that_found_no_place_on_a_small_panel_does_not_count_as_present
     for _ in range(6):
         write(scenes.urgent)
     page = open_page(viewport={"width": 800, "height": 480})
-    wait_until(lambda: store.journal.after(0, 100, (Kind.ALERT_PRESENTED,)))
-    page.wait_for_timeout(300)
     visible = page.evaluate(
         "[...document.querySelectorAll('[data-alert]')]"
         ".filter(e => e.getBoundingClientRect().right <= innerWidth).length"
     )
     assert 1 < visible < 6
-    assert len(store.journal.after(0, 100, (Kind.ALERT_PRESENTED,))) == visible
+
+    def presented():
+        return len(store.journal.after(0, 100, (Kind.ALERT_PRESENTED,)))
+
+    wait_until(lambda: presented() == visible)  # each is a request of its own
+    page.wait_for_timeout(300)  # for one that must not come
+    assert presented() == visible
 
 
 def test_of_two_alerts_the_newest_is_on_top_and_both_are_counted(open_page, write, scenes):
@@ -420,7 +427,9 @@ def test_who_was_told_is_recorded_by_keys_on_a_small_panel_and_its_facts_stand_i
     page.fill("#tell-name", "Li Wei")
     page.press("#tell-name", "Enter")
     page.wait_for_selector("[data-testid=told]")
-    assert not page.locator("#tell").is_visible()
+    # The board may be here before the form's answer, and the form is emptied a moment after it has closed.
+    page.wait_for_selector("#tell", state="hidden")
+    page.wait_for_selector("#tell-who:empty", state="attached")
     assert "PID-88172355" not in page.content(), "nor does it stay there unseen"
     assert "通知 Dr Chen" in page.get_by_test_id("told").inner_text()
     facts = [fact for fact in store.journal.of_study(1) if str(fact.kind).startswith("alert_")]
@@ -467,6 +476,7 @@ def test_whoever_is_signed_in_acknowledges_with_one_tap_and_can_try_whether_aler
     at_scanner.wait_for_selector("html[data-chimes='2']")
     assert at_scanner.locator(".frame").evaluate("e => getComputedStyle(e).opacity") != "0"
     wait_until(lambda: store.alert_tests.open()[0].is_presented)
+    page.wait_for_selector("#test", state="hidden")  # a key does nothing while a question is open
     page.keyboard.press("a")
     at_scanner.wait_for_selector("html[data-state=seen]")
     assert store.journal.after(0, 100, (Kind.TEST_ALERT_ACKNOWLEDGED,))[0].actor["name"] == "Theo Technologist"
@@ -481,7 +491,8 @@ def test_the_chime_repeats_until_it_is_paused_and_a_new_alert_ends_the_pause(ser
     alert = write(scenes.urgent)
     page.wait_for_selector("html[data-chimes='1']")
     write(scenes.steps_taken, alert, scenes.AlertStep.REPEAT)
-    page.wait_for_selector("html[data-chimes='2']")
+    more = "(n) => Number(document.documentElement.dataset.chimes) >= n"
+    page.wait_for_function(more, arg=2)
     page.keyboard.press("m")
     page.wait_for_selector("html[data-sound=paused]")
     # On a busy machine another one may have sounded before the key did.
@@ -490,7 +501,7 @@ def test_the_chime_repeats_until_it_is_paused_and_a_new_alert_ends_the_pause(ser
     page.wait_for_timeout(5600)
     assert page.locator("html").get_attribute("data-chimes") == str(heard)
     write(scenes.urgent, scenes.LI)
-    page.wait_for_selector(f"html[data-chimes='{heard + 1}']")
+    page.wait_for_function(more, arg=heard + 1)
     assert page.locator("html").get_attribute("data-sound") == "on"
     for one in store.views.open_alerts():
         store.alerts.acknowledge(one.id, _person())
@@ -569,7 +580,7 @@ def test_overdue_stands_on_a_screen_of_another_scanner_without_its_finding_and_a
     assert page.locator("html").get_attribute("data-state") == "idle"
     (mine,) = [one for one in store.screens.all() if one.name == "DX-2 room"]
     store.screens.revoke(mine.id, _person())
-    page.wait_for_url("**/sign-in**", timeout=15000)
+    page.wait_for_url("**/sign-in**")
 
 
 def _person():

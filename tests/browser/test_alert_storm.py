@@ -65,6 +65,7 @@ def test_a_storm_of_alerts_reaches_every_screen_once(
 ):
     _, address = serve()
     page = open_page("", "--autoplay-policy=no-user-gesture-required", address=address)
+    page.wait_for_selector("html[data-sound=on]")  # what is acknowledged before sounds no more
     begun = store.journal.last_seq()
     # The last fifth stand at CT-2 and must hear of nothing else.
     own = screens - screens // 5

@@ -61,6 +61,7 @@ def test_the_change_is_told_on_an_open_page_and_approved_without_a_mouse(box, sc
         page.keyboard.type("reviewed on Friday")
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-testid=waits]", state="detached")
+        page.wait_for_load_state()  # before, nothing is there yet
         page.get_by_test_id("approvals").wait_for(state="hidden")  # the page may be younger than the board
         assert box.row(job).approved_by == "Ada Administrator"
         box.run()

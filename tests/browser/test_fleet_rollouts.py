@@ -82,6 +82,7 @@ def test_f2_a_roll_out_stops_at_its_threshold_and_the_page_says_so_by_itself(fle
     before = jobs(engine, ident)
     page.clock.fast_forward(11_000)
     page.get_by_test_id("paused").wait_for()
+    page.wait_for_load_state()  # it came with a new page, whose buttons do nothing before its scripts run
     assert "too many boxes failed or went back" in page.get_by_test_id("paused").inner_text()
     verdict = page.get_by_test_id("verdict-failures").inner_text()
     assert "FAILED" in verdict
@@ -93,6 +94,7 @@ def test_f2_a_roll_out_stops_at_its_threshold_and_the_page_says_so_by_itself(fle
 
     act(page, "abort", "a bad version", "3.0.0")
     page.get_by_test_id("progress").locator("xpath=self::*[@data-state='ABORTED']").wait_for()
+    page.wait_for_load_state()  # to its last line
     assert "a bad version" in page.get_by_test_id("timeline").inner_text()
 
 

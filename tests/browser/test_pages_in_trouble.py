@@ -30,7 +30,7 @@ def test_an_alert_that_nobody_answers_and_a_full_disk_come_up_on_a_page_that_is_
 ):
     alert = write(scenes.urgent)
     page = open_page(path="/critical-values", role="radiologist")
-    page.wait_for_function("document.documentElement.dataset.ai === 'ready'")
+    page.wait_for_selector("html[data-ai=ready]")
     assert not page.get_by_test_id("overdue").is_visible()
     write(scenes.steps_taken, alert, AlertStep.REPEAT, AlertStep.TELL, AlertStep.OVERDUE)
     store.spool.reserve_bytes = 1 << 60

@@ -25,6 +25,7 @@ def test_a_study_is_read_answered_and_kept_up_to_date(open_page, store, write, s
     assert "Theo Technologist" in page.get_by_test_id("answered").inner_text()
     assert "The quality warning was answered" in page.get_by_test_id("history").inner_text()
     # Another analysis: it is offered, and the page of the reader stays as it is.
+    page.wait_for_load_state()  # its scripts listen
     page.wait_for_selector("html[data-connection=live]")
     write(scenes.warn_again, study)
     with store.db.write() as tx:
@@ -32,7 +33,7 @@ def test_a_study_is_read_answered_and_kept_up_to_date(open_page, store, write, s
     page.get_by_test_id("changed").wait_for()
     assert page.get_by_test_id("card").count() == 1
     page.click("#renew")
-    page.wait_for_function("document.querySelectorAll('[data-testid=card]').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('[data-testid=card]').length === 2")
     for lang in ("en", "zh_Hans_CN"):
         page.goto(page.url.split("?")[0] + f"?lang={lang}")
         page.wait_for_selector("html[data-connection=live]")
@@ -53,5 +54,5 @@ def test_a_page_that_waits_for_its_result_takes_it_when_it_comes(open_page, stor
         scenes.add_alert(tx, study, analysis)
     page.wait_for_selector("[data-testid=study][data-level=urgent]")
     assert "Suspected bleed in the head" in page.get_by_test_id("card").inner_text()
-    assert page.get_by_test_id("not-acknowledged").is_visible()
+    page.get_by_test_id("not-acknowledged").wait_for()
     assert page.troubles == []

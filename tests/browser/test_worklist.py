@@ -118,7 +118,7 @@ def test_five_thousand_studies_are_painted_within_a_second_on_a_slow_panel(serve
     def first_paint():
         page.goto(f"{address}/studies?span=all")
         page.wait_for_selector("#rows tr")
-        page.wait_for_function(f"{FIRST_PAINT} > 0")
+        page.wait_for_function(f"() => ({FIRST_PAINT}) > 0")
         return page.evaluate(FIRST_PAINT)
 
     first_paint()  # fonts and scripts come once
