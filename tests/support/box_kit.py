@@ -43,7 +43,7 @@ def box_config(
         "disk": {"reserve_bytes": 0, "reserve_fraction": 0},
         "screen": {"port": 0},
         # Longer than a busy machine holds up a scanner: a series taken as whole too early has two results.
-        "completeness": {"quiet_min_s": 5.0},
+        "completeness": {"quiet_min_s": 3.0},
     }
     for name, section in sections.items():
         document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
