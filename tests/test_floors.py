@@ -18,7 +18,7 @@ CODE = sorted(path for folder in ("appliance", "engines") for path in (ROOT / fo
 #: From the ground up. A part imports from floors below its own; those of one floor do not import each other, except on
 #: the ground floor, where errors need records and the configuration needs both. engines stands beside the ground floor.
 FLOORS = (
-    {"records", "errors", "config", "clock", "settings", "commands"},
+    {"records", "errors", "config", "clock", "settings", "commands", "ports"},
     {"store", "dicom", "report", "stage"},
     {"web"},
     {"intake", "triage", "deliver", "screen", "fleet", "health", "simulate"},
