@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from appliance.config import Config
 from appliance.errors import ApplianceError, ConfigError, ConflictError, NotFoundError
@@ -114,6 +115,8 @@ class SettingsPages:
     def __init__(self, context: Context) -> None:
         """Change the settings of the box behind ``context.tools``."""
         self._context = context
+        #: Tells this run of the box from the next.
+        self._run = secrets.token_hex(8)
 
     def routes(self) -> list[Guarded]:
         """The addresses."""
@@ -125,6 +128,7 @@ class SettingsPages:
             Guarded("/settings/file", self.check_file, **act),  # type: ignore[arg-type]
             Guarded("/settings/save", self.save, **act),  # type: ignore[arg-type]
             Guarded("/settings/restart", self.restart, **act),  # type: ignore[arg-type]
+            Guarded("/settings/run", self.run, roles=ADMINISTRATORS),
             Guarded("/settings/{section}", self.page, roles=ADMINISTRATORS),
             Guarded("/settings/{section}", self.check, **act),  # type: ignore[arg-type]
         ]
@@ -205,10 +209,15 @@ class SettingsPages:
             request,
             "restarting.html",
             by=self._context.tools.restarts,
+            run=self._run,
             onward="/setup" if given.get("onward") == "setup" else "/settings",
         )
         self._context.tools.restart()
         return answer
+
+    async def run(self, _: Request) -> Response:
+        """Which run of the box answers: one that ends does so for a while."""
+        return PlainTextResponse(self._run)
 
     # Inside ----------------------------------------------------------------------------------------------------
 

@@ -398,6 +398,25 @@ def test_every_decision_is_reached_filled_in_and_signed_by_keys_alone(open_page,
     assert quiet(page.troubles) == []
 
 
+@pytest.mark.req("R-REVIEW-04")
+def test_what_was_to_be_sent_before_the_last_word_is_neither_shown_nor_signed(open_page, study):
+    page, held = open_page(path=f"/studies/{study}/review", role="radiologist"), []
+
+    def hold(route):
+        held.append(route)
+
+    see(page)
+    page.route("**/review/preview", hold)
+    with page.expect_request("**/review/preview"):
+        page.click("[data-testid=agree]")
+    page.click("[data-testid=disagree]")
+    with page.expect_response("**/review/preview"):
+        held[0].continue_()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    assert page.is_disabled("#sign"), "what came is of the agreement"
+    assert page.inner_text("#sent") == ""
+
+
 @pytest.mark.req("R-REVIEW-01", "R-REVIEW-11")
 def test_who_read_images_elsewhere_says_so_and_goes_on_by_keys(open_page, study, store):
     page = open_page(path=f"/studies/{study}/review", role="radiologist")

@@ -44,6 +44,27 @@ def test_a_study_is_read_answered_and_kept_up_to_date(open_page, store, write, s
 
 
 @pytest.mark.req("R-STUDY-12")
+def test_what_happens_while_a_page_loads_is_told_on_it(serve, signed_in, store, write, scenes):
+    _, address = serve()
+    study, held, asked = write(scenes.warned), [], []
+    page = signed_in(address, "radiologist").new_page()
+
+    def hold(route):
+        held.append(route)
+
+    page.route("**/study*.js", hold)
+    page.on("request", lambda request: asked.append(request.url) if "/events/page" in request.url else None)
+    page.goto(f"{address}/studies/{study}", wait_until="commit")
+    page.wait_for_function("() => performance.getEntriesByType('resource').some(({ name }) => /shell/.test(name))")
+    with store.db.write() as tx:
+        tx.journal(scenes.StudyOutcome(outcome="NOTHING_FLAGGED"), study_id=study)
+    page.wait_for_timeout(500)  # for a stream that must not be asked for yet: nobody would listen
+    assert asked == []
+    held[0].continue_()
+    page.get_by_test_id("changed").wait_for()
+
+
+@pytest.mark.req("R-STUDY-12")
 def test_a_page_that_waits_for_its_result_takes_it_when_it_comes(open_page, store, write, scenes):
     study = write(scenes.add_study)
     page = open_page(path=f"/studies/{study}", role="radiologist")

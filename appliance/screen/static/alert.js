@@ -55,7 +55,10 @@ function connect() {
     alive();
   });
   // Whoever looked is signed out, or the screen was taken out of service: say what it is now.
-  source.addEventListener("over", () => location.reload());
+  source.addEventListener("over", () => {
+    source.close();
+    location.reload();
+  });
   source.addEventListener("beat", (message) => {
     const beat = JSON.parse(message.data);
     // An update of the box, or a rebuilt database: start from a fresh page.

@@ -92,6 +92,7 @@ function refresh() {
   $("sending").hidden = !isWhole;
   $("sign").disabled = true;
   clearTimeout(timer);
+  asked += 1; // what is on its way shows what was said before
   if (isWhole) timer = setTimeout(preview, PREVIEW_MS);
 }
 
@@ -194,16 +195,17 @@ function signIn(again = false) {
 }
 
 async function preview() {
-  const n = ++asked;
+  const n = asked;
   try {
     const answer = await ask(`/studies/${facts.study}/review/preview`, body());
-    if (n !== asked || answer.status === 401) return;
-    const isFine = answer.ok;
-    refuse(isFine ? "" : (await answer.json()).error);
-    $("sent").replaceChildren(...(isFine ? new DOMParser().parseFromString(await answer.text(), "text/html").body.childNodes : []));
-    $("sign").disabled = !isFine || isBusy;
+    if (answer.status === 401) return;
+    const [shown, why] = answer.ok ? [await answer.text(), ""] : ["", (await answer.json()).error];
+    if (n !== asked) return;
+    refuse(why);
+    $("sent").replaceChildren(...new DOMParser().parseFromString(shown, "text/html").body.childNodes);
+    $("sign").disabled = !answer.ok || isBusy;
   } catch {
-    refuse(word("Offline"));
+    if (n === asked) refuse(word("Offline"));
   }
 }
 

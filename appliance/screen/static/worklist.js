@@ -59,7 +59,7 @@ function take(answer) {
   }
   if (!fresh.size && !isReordered) return;
   if (isReading()) tell();
-  else reload();
+  else reload(isReading);
 }
 
 // The row stays the same element, so that what stands on it stays there; rows above that grow are scrolled away.
@@ -80,13 +80,14 @@ function tell() {
   pill.hidden = false;
 }
 
-// The whole list anew: counts, order and rows of one moment.
-async function reload() {
+// The whole list anew: counts, order and rows of one moment. Who began to read while it was asked for keeps theirs.
+async function reload(isInTheWay = () => false) {
   const answer = await fetch(location.href);
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const list = page.getElementById("list");
   if (!list) return;
+  if (isInTheWay()) return tell();
   fresh.clear();
   isReordered = false;
   pill.hidden = true;

@@ -4,6 +4,8 @@ import { elapsed, wall } from "./times.js";
 
 const STALE_MS = 6000; // three beats; the banner is up well within 8 s
 const RECONNECT_MS = 3000;
+const PRESS_MS = 5000; // the longest that a finger holds something up
+const TAP_MS = 100; // a touch ends a little before its click
 
 const root = document.documentElement;
 let source = null;
@@ -13,6 +15,7 @@ let stream = null;
 let aliveAt = null;
 let triedAt = -Infinity;
 let server = null;
+let pressed = null; // {what, at}: what a finger is on
 
 export const csrf = () => document.querySelector("meta[name=csrf]").content;
 
@@ -45,6 +48,14 @@ document.addEventListener("htmx:configRequest", (event) => {
   const { triggeringEvent } = event.detail;
   if (!triggeringEvent?.isTrusted) Object.assign(event.detail.headers, BACKGROUND);
 });
+// A button that is drawn anew under a finger gets no click: what the page asks for by itself waits for the next time.
+document.addEventListener("pointerdown", (press) => { pressed = { what: press.target, at: performance.now() }; });
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => { pressed = null; }, TAP_MS));
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { requestConfig, target } = event.detail;
+  const isPressed = pressed && performance.now() - pressed.at < PRESS_MS && target.contains(pressed.what);
+  if (isPressed && !requestConfig.triggeringEvent?.isTrusted) event.detail.shouldSwap = false;
+});
 // htmx would swap nothing and say nothing. 401: the session is over.
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr } = event.detail;
@@ -69,7 +80,10 @@ function connect() {
     document.body.dispatchEvent(new CustomEvent("scanside:facts", { detail: data, bubbles: true }));
   });
   // The session is over: the sign-in page comes, and after it this one again.
-  source.addEventListener("over", () => location.reload());
+  source.addEventListener("over", () => {
+    source.close();
+    location.reload();
+  });
   source.addEventListener("beat", (message) => {
     const beat = JSON.parse(message.data);
     if (beat.build !== root.dataset.build || (stream !== null && stream !== beat.stream)) root.dataset.outdated = "true";
@@ -122,6 +136,20 @@ document.addEventListener("click", (click) => {
   if (closer) closer.closest("dialog").close();
 });
 
+// Waits until another run of the box answers, then goes on. Here, since a box that ends gives no further script away.
+const restarting = document.getElementById("restarting");
+async function goOn() {
+  try {
+    const answer = await fetch("/settings/run", { redirect: "manual", cache: "no-store", headers: BACKGROUND });
+    const isOther = answer.ok ? (await answer.text()) !== restarting.dataset.run : answer.status < 500;
+    if (isOther) return void location.assign(restarting.dataset.onward);
+  } catch {
+    // Nobody is there yet.
+  }
+  setTimeout(goOn, 250);
+}
+if (restarting) goOn();
+
 // "?" lists the keys of the page, where it has a dialog of them.
 document.addEventListener("keydown", (key) => {
   if (key.target.closest("input, textarea, select, dialog[open]") || key.ctrlKey || key.metaKey || key.altKey) return;
@@ -129,7 +157,10 @@ document.addEventListener("keydown", (key) => {
   if (key.key === "?" && keys) keys.showModal();
 });
 
+// Not before the scripts of the page listen, too: nobody tells a fact twice.
 if (root.dataset.live !== undefined) {
-  connect();
-  setInterval(tick, 250);
+  document.addEventListener("DOMContentLoaded", () => {
+    connect();
+    setInterval(tick, 250);
+  });
 }

@@ -151,6 +151,7 @@ GET  /settings/file
 POST /settings/file
 POST /settings/save
 POST /settings/restart
+GET  /settings/run
 GET  /settings/{section}
 POST /settings/{section}
 GET  /setup/sheet
@@ -241,8 +242,8 @@ NOTHING_TO_TELL = {
         "/users",
         "/users/{account_id:int}",
     ),
-    *("/screens", "/audit/chain", "/settings", "/settings/file", "/settings/{section}", "/setup/sheet"),
-    *("/setup/test/state", "/setup/{step}", "/setup/{step}/check"),
+    *("/screens", "/audit/chain", "/settings", "/settings/file", "/settings/{section}", "/settings/run"),
+    *("/setup/sheet", "/setup/test/state", "/setup/{step}", "/setup/{step}/check"),
 }
 VALUES = {"picture": "1.0", "section": "site", "step": "receive", "name": "a-package", "version": "1", "finding": "x"}
 

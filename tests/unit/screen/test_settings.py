@@ -181,6 +181,13 @@ def test_a_restart_is_asked_for_by_name_and_done_once(store, tools, ada):
     assert "started by hand" in ada.post("/settings/restart").text
 
 
+def test_a_page_that_waits_for_a_restart_tells_the_next_run_from_the_one_that_ends(store, clock, scenes, tools, ada):
+    run = ada.get("/settings/run").text
+    assert f'data-run="{run}"' in ada.post("/settings/restart").text
+    with served(store, clock, scenes.packages(), tools=tools) as somebody:
+        assert somebody("administrator").get("/settings/run").text != run
+
+
 def test_settings_are_the_administrators_alone(store, clock, scenes, tools):
     with served(store, clock, scenes.packages(), tools=tools) as somebody:
         for role in ("service", "radiologist", "technologist", "viewer", "screen"):
