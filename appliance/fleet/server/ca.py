@@ -85,7 +85,8 @@ def read_request(pem: bytes, device: str) -> x509.CertificateSigningRequest:
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
         is_own = request.is_signature_valid
-        names = [(attribute.oid, attribute.value) for attribute in request.subject]
+        # Read of a request that is whole alone: of others the library would warn in our log.
+        names = [(attribute.oid, attribute.value) for attribute in request.subject] if is_own else []
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise RequestFault("no certificate request that can be read; send PKCS 10 in PEM form, EC P-256") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -65,6 +65,10 @@ CN = NameOID.COMMON_NAME
         (csr(ec.generate_private_key(ec.SECP256R1()), (CN, BOX), (CN, "box-bbbbbbbbbbbbbbbb")), "does not name"),
         (csr(ec.generate_private_key(ec.SECP256R1()), (CN, BOX), (NameOID.ORGANIZATION_NAME, "x")), "does not name"),
         (resigned(DeviceKey.generate().csr("box-bbbbbbbbbbbbbbbb"), b"box-b", b"box-a"), "own key"),
+        (
+            resigned(DeviceKey.generate().csr(BOX), b"\x55\x04\x03", b"\x55\x04\x06"),
+            "own key",
+        ),  # a country of 20 letters
         (b"x" * 9000, "too large"),
     ],
 )
