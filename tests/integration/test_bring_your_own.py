@@ -122,8 +122,9 @@ def program(tmp_path_factory):
         yield folder
 
 
+@pytest.mark.long  # the whole page; every run brings ``small`` through the same commands
 @pytest.mark.req("R-BRING-01")
-@pytest.mark.parametrize("kind", ["densenet", pytest.param("unet", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["densenet", "unet"])
 def test_the_page_leads_from_a_file_to_a_flagged_study_without_python(tmp_path, free_port, program, scale, kind):
     brought = unet() if kind == "unet" else densenet(224 if scale == 1 else 64)
     work = follow(tmp_path, brought, (free_port(), free_port()), program)

@@ -224,6 +224,7 @@ def test_nodule_golden_cases_are_small(nodule_package):
 # -- what it finds -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long  # twenty seconds for a tenth of it; the golden cases of the package are looked at in every run
 @pytest.mark.req("R-NODULE-01")
 @pytest.mark.timeout(1800)
 def test_nine_of_ten_nodules_are_found_with_at_most_four_false_marks_a_scan(nodule_pipeline, scale):
