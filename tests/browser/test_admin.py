@@ -118,7 +118,7 @@ def test_a_new_box_is_set_up_in_a_browser_within_two_minutes(tmp_path, browser, 
         page.hover("[data-take-ae=CT_SIM]")
         with page.expect_response("**/setup/receive/check"):
             page.mouse.down()
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        web_kit.painted(page)
         page.mouse.up()
         page.fill("[data-testid=new-scanner] [name=source_name]", "CT-1")
         page.click("[data-testid=next]")

@@ -9,7 +9,7 @@ import images_kit
 import pytest
 from built_kit import say_built
 from plan_kit import plan_for
-from web_kit import account
+from web_kit import account, painted
 
 from appliance.records import (
     SYSTEM,
@@ -412,7 +412,7 @@ def test_what_was_to_be_sent_before_the_last_word_is_neither_shown_nor_signed(op
     page.click("[data-testid=disagree]")
     with page.expect_response("**/review/preview"):
         held[0].continue_()
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    painted(page)
     assert page.is_disabled("#sign"), "what came is of the agreement"
     assert page.inner_text("#sent") == ""
 

@@ -39,6 +39,7 @@ from appliance.fleet.server import registry
 from appliance.fleet.server.admit import Uplink
 from appliance.fleet.wire import SIGNED, Address, Batch, Down, Get, Reported, Status, Up
 from appliance.fleet.wire_records import DaemonChange, Health, Machine, Record
+from appliance.ports import held_port
 
 #: The server's name to the broker. No device is called so: its ids have no dot.
 SERVER = "fleet.server"
@@ -127,17 +128,6 @@ def _find(name, folders=()):
     return shutil.which(name, path=path)
 
 
-def _held_port():
-    """A socket whose port is nobody else's until it is closed, while the program that listens there is away too.
-
-    It is bound and never listens; a program that says SO_REUSEADDR, as mosquitto does, listens beside it.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
-
-
 def _as_nobody(folder):
     """Keyword arguments for ``Popen``: these programs refuse root, or should."""
     if os.geteuid() != 0:
@@ -212,8 +202,8 @@ class Mosquitto:
         self.folder = Path(tempfile.mkdtemp(prefix="scanside-broker-"))
         self.ca = FleetCa(self.folder)
         self.is_plain = plain
-        self._held = _held_port()
-        self.port = self._held.getsockname()[1]
+        self._held = contextlib.ExitStack()
+        self.port = held_port(self._held)  # also while it is killed
         mine = self.ca.issue("broker", server=True)
         given = {"folder": self.folder, "ca": self.ca.path, "certificate": mine.certificate, "key": mine.key}
         (self.folder / "acl").write_text(_ACL)

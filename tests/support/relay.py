@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+from appliance.ports import held_port
+
 
 class Relay:
     """Passes bytes both ways between a port of its own and another one; a context manager.
@@ -18,11 +20,8 @@ class Relay:
         """Lead to a port of this machine."""
         self._target = ("127.0.0.1", target_port)
         self._listener = self._acceptor = None
-        # Keeps the port ours while it is cut; it never listens, so that nobody is taken.
-        self._held = socket.socket()
-        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._held.bind(("127.0.0.1", 0))
-        self.port = self._held.getsockname()[1]
+        self._held = contextlib.ExitStack()
+        self.port = held_port(self._held)  # also while it is cut
         self._flows = threading.Event()
         self._flows.set()
         self._sockets = set()

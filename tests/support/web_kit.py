@@ -93,6 +93,11 @@ def barriers(page, within="html", *, colours=True):
     return [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in serious]
 
 
+def painted(page):
+    """Wait until what the page was told is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
 class _Compiled(BytecodeCache):
     """Compiled templates in memory."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -16,6 +17,7 @@ from typing import Any, final
 import psutil
 import yaml
 
+from appliance.ports import held_port
 from bench.rows import ROOT
 from bench.watch import Watch
 
@@ -27,9 +29,8 @@ TOY_XRAY = "toy-bright-blob"
 
 def free_port() -> int:
     """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with ExitStack() as held:
+        return held_port(held)
 
 
 def environment(**more: str) -> dict[str, str]:

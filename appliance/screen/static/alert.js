@@ -1,5 +1,6 @@
 // The alert screen. The server paints; this script swaps what it painted, proves that it is alive, sounds, and sends
 // what is done at it. All times are measured on performance.now(): the machine's clock may jump.
+import { isPressed } from "./press.js";
 import { elapsed, wall } from "./times.js";
 
 const STALE_MS = 6000; // three beats; the banner is up well within 8 s
@@ -7,7 +8,6 @@ const RECONNECT_MS = 3000;
 const REVEAL_MS = 20000;
 const PAUSE_MS = 120000;
 const PRESS_MS = 1000; // the longest that a finger holds a new board up
-const TAP_MS = 100; // a touch ends a little before its click
 const UNREAD_MS = 500; // nobody reads an alert and presses in less
 const ANSWERS = ["screen", "technologist", "radiologist"]; // who may answer alerts; the server says so, too
 
@@ -32,9 +32,7 @@ let stream = null;
 let aliveAt = null; // performance.now() of the last word from the server
 let triedAt = -Infinity;
 let server = null; // {now, offset, at}: the server's wall clock and when it was read
-let pressedAt = null; // performance.now() of the press on the board that still lasts
-let waiting = null; // the board to paint after it
-let letGoAt = null; // its timer
+let waiting = null; // the board to paint when no finger is on the one before
 let replacedAt = -Infinity; // when another alert took the place of one that was shown
 let revealed = null; // {study, text, until}
 let sound = null;
@@ -82,12 +80,9 @@ function alive() {
   tick();
 }
 
-// A button that is drawn anew under a finger gets no click: the board waits until the press is over.
 function paint(html) {
-  if (pressedAt !== null) {
-    waiting = html;
-    return;
-  }
+  waiting = isPressed(board, PRESS_MS) ? html : null;
+  if (waiting !== null) return;
   const before = calling();
   board.innerHTML = html;
   const after = calling();
@@ -107,18 +102,8 @@ function paint(html) {
 
 const calling = () => board.querySelector(".bottom [data-acknowledge]")?.dataset.acknowledge;
 
-function press() {
-  clearTimeout(letGoAt);
-  pressedAt = performance.now();
-}
-
-function letGo() {
-  clearTimeout(letGoAt);
-  pressedAt = null;
-  if (waiting === null) return;
-  const html = waiting;
-  waiting = null;
-  paint(html);
+function paintWaiting() {
+  if (waiting !== null) paint(waiting);
 }
 
 function presented() {
@@ -159,7 +144,7 @@ function tick() {
     for (const open of document.querySelectorAll("dialog[open]")) open.close();
     document.getElementById("contact").textContent = wall(server.now + (aliveAt - server.at), server.offset);
   }
-  if (pressedAt !== null && now - pressedAt > PRESS_MS) letGo();
+  paintWaiting(); // also where the finger stays
   const isLost = root.dataset.connection !== "live";
   if (isLost && now - triedAt > RECONNECT_MS) connect();
   if (pausedUntil !== null && now >= pausedUntil) unpause();
@@ -409,10 +394,7 @@ document.addEventListener("click", (click) => {
   act(click.target.closest("[data-acknowledge], [data-tell], [data-decide], .who[data-study]"));
 });
 document.getElementById("sound").addEventListener("click", () => { if (pausedUntil !== null) unpause(); });
-board.addEventListener("pointerdown", press);
-for (const end of ["pointerup", "pointercancel"]) {
-  addEventListener(end, () => { if (pressedAt !== null) letGoAt = setTimeout(letGo, TAP_MS); });
-}
+document.addEventListener("scanside:released", paintWaiting);
 document.addEventListener("pointerdown", () => { if (sound?.state === "suspended") sound.resume(); });
 document.addEventListener("keydown", (key) => {
   const deed = KEYS[key.key.toLowerCase()];

@@ -1,11 +1,11 @@
 // What every page but the alert screen shares: the token of acts, proof of life, and news for those who ask for them.
 // All times are measured on performance.now(): the machine's clock may jump.
+import { isPressed } from "./press.js";
 import { elapsed, wall } from "./times.js";
 
 const STALE_MS = 6000; // three beats; the banner is up well within 8 s
 const RECONNECT_MS = 3000;
 const PRESS_MS = 5000; // the longest that a finger holds something up
-const TAP_MS = 100; // a touch ends a little before its click
 
 const root = document.documentElement;
 let source = null;
@@ -15,7 +15,6 @@ let stream = null;
 let aliveAt = null;
 let triedAt = -Infinity;
 let server = null;
-let pressed = null; // {what, at}: what a finger is on
 
 export const csrf = () => document.querySelector("meta[name=csrf]").content;
 
@@ -48,13 +47,10 @@ document.addEventListener("htmx:configRequest", (event) => {
   const { triggeringEvent } = event.detail;
   if (!triggeringEvent?.isTrusted) Object.assign(event.detail.headers, BACKGROUND);
 });
-// A button that is drawn anew under a finger gets no click: what the page asks for by itself waits for the next time.
-document.addEventListener("pointerdown", (press) => { pressed = { what: press.target, at: performance.now() }; });
-for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => { pressed = null; }, TAP_MS));
+// What the page asks for by itself and a finger is on waits for the next time.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { requestConfig, target } = event.detail;
-  const isPressed = pressed && performance.now() - pressed.at < PRESS_MS && target.contains(pressed.what);
-  if (isPressed && !requestConfig.triggeringEvent?.isTrusted) event.detail.shouldSwap = false;
+  if (isPressed(target, PRESS_MS) && !requestConfig.triggeringEvent?.isTrusted) event.detail.shouldSwap = false;
 });
 // htmx would swap nothing and say nothing. 401: the session is over.
 document.addEventListener("htmx:responseError", (event) => {
